@@ -1,0 +1,1 @@
+"""Pure tensor functions: they import torch (and triton, cv2 or kornia inside functions), never ComfyUI."""
