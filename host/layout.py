@@ -1,0 +1,65 @@
+"""Where the host's things lie. Standard library only: it runs before any install."""
+
+import os
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+"""The repository, which is also the custom-node pack itself."""
+
+PACK_NAME = "ComfyUI-PaperNodes"
+"""The folder name under which a host sees the pack, whatever the checkout is called."""
+
+VENV = ROOT / ".venv"
+WORKSPACE = ROOT / ".host"
+EMBEDDED_COMFYUI = WORKSPACE / "ComfyUI"
+BASE_DIRECTORY = WORKSPACE / "base"
+LOGS = WORKSPACE / "logs"
+RUNS = WORKSPACE / "runs"
+
+
+class HostError(Exception):
+    """Something a person can mend; the message is one readable sentence, shown without a traceback."""
+
+
+def venv_python(folder: Path = VENV) -> Path:
+    """The interpreter inside the virtual environment ``folder`` (whether or not it exists)."""
+    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+
+
+def link_folder(link: Path, target: Path) -> None:
+    """Make ``link`` a link to the folder ``target``, replacing an older link but never a real folder.
+
+    Windows grants symbolic links to few users, so a directory junction stands in there.
+
+    Raises:
+        HostError: ``link`` is a real file or folder, or the system refuses the link.
+    """
+    try:
+        if link.is_symlink() or (os.name == "nt" and link.exists() and link.resolve() != link.absolute()):
+            if link.resolve() == target.resolve():
+                return
+            link.unlink()
+        elif link.exists():
+            raise HostError(f"{link} exists and is no link; move it away, a link to {target} belongs there.")
+        link.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            link.symlink_to(target, target_is_directory=True)
+        except FileExistsError:
+            if link.resolve() != target.resolve():  # otherwise another process made the same link in between
+                raise
+        except OSError:
+            if os.name != "nt":
+                raise
+            import _winapi
+
+            _winapi.CreateJunction(str(target), str(link))
+    except OSError as error:
+        raise HostError(f"Cannot link {link} to {target}: {error.strerror or error}.") from error
+
+
+def make_base_directory(base: Path = BASE_DIRECTORY) -> Path:
+    """Create the folders ComfyUI wants under its ``--base-directory``, with the pack among its custom nodes."""
+    for name in ("custom_nodes", "input", "output", "temp", "models", "user"):
+        (base / name).mkdir(parents=True, exist_ok=True)
+    link_folder(base / "custom_nodes" / PACK_NAME, ROOT)
+    return base
