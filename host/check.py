@@ -1,0 +1,44 @@
+"""Runs the test suite: ``python host/check.py [pytest arguments ...]``, in the virtual environment that has what it needs.
+
+It leaves out what this machine cannot run, and says so: browser tests without a Chromium, GPU tests without a GPU. With CI
+set in the environment a missing Chromium is a failure.
+"""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+if not __package__:  # started as a script: then the repository, not host/, is where its modules are found
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = "host"
+
+from . import browser, comfyui, layout
+from .layout import HostError
+
+NO_BROWSER = "Browser tests were left out: no Chromium is installed (on Debian: sudo apt-get install chromium)."
+
+
+def main() -> int:
+    """Run pytest; returns its exit status."""
+    command = [sys.executable, "-m", "pytest", str(layout.ROOT / "tests")]
+    if not comfyui.has_accelerator(Path(sys.executable)):
+        command += ["-m", "not gpu"]
+    try:
+        has_browser = browser.find_chromium() is not None
+    except HostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    if not has_browser:
+        if os.environ.get("CI"):
+            print(f"error: {NO_BROWSER}", file=sys.stderr)
+            return 1
+        command += ["--ignore", str(layout.ROOT / "tests" / "browser")]
+    status = subprocess.call([*command, *sys.argv[1:]], cwd=layout.ROOT)
+    if not has_browser:
+        print(NO_BROWSER)
+    return status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
