@@ -1,0 +1,82 @@
+"""Socket types of our own, and the checks that several nodes share."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..kernels.flow import Flow
+from ..kernels.schedule import Schedule
+
+CATEGORY_FLOW = "papernodes/go-with-the-flow"
+MAX_SEED = 2**64 - 1
+
+PnFlow = io.Custom("PN_FLOW")
+"""Value: ``kernels.flow.Flow``, float32 vectors ``[T-1, 2, H, W]`` in pixels, direction, optional occlusion."""
+
+
+def check_flow(value: object, name: str = "flow") -> Flow:
+    """The Flow on a socket.
+
+    Raises:
+        ValueError: something else, which another pack may have put on a socket of the same name.
+    """
+    if not isinstance(value, Flow):
+        raise ValueError(
+            f"'{name}' holds a {type(value).__name__}; connect the flow output of Optical Flow or Load Flow."
+        )
+    return value
+
+
+def check_choice(value: object, name: str, options: Sequence[str]) -> None:
+    """Raises ValueError unless ``value`` is one of ``options``; the host lets any text through in a V3 combo."""
+    if value not in options:
+        raise ValueError(f"'{name}' is {value!r}; expected one of: {', '.join(options)}.")
+
+
+def check_range(value: float, name: str, low: float, high: float) -> None:
+    """Raises ValueError unless ``low <= value <= high``; linked values and NaN pass the host's own check."""
+    if not (math.isfinite(value) and low <= value <= high):
+        raise ValueError(f"'{name}' is {value}; expected a number from {low:g} to {high:g}.")
+
+
+def check_clip(frames: Tensor, name: str = "frames") -> None:
+    """Raises ValueError unless an IMAGE is a clip: ``[T, H, W, 3 or more]`` with at least two finite frames."""
+    shape = list(frames.shape)
+    if frames.ndim != 4 or frames.shape[-1] < 3 or 0 in shape:
+        raise ValueError(f"'{name}' has shape {shape}; expected a batch of images [frames, height, width, 3].")
+    if frames.shape[0] < 2:
+        raise ValueError(
+            f"'{name}' holds {shape[0]} frame; flow needs at least 2. Connect a video or a batch of consecutive images."
+        )
+    if not bool(frames.isfinite().all()):
+        raise ValueError(f"'{name}' holds NaN or infinite pixels. Check the node that made these images.")
+
+
+def check_noise(value: object, name: str) -> None:
+    """Raises ValueError unless a NOISE can be asked for noise."""
+    if not hasattr(value, "generate_noise") or not hasattr(value, "seed"):
+        raise ValueError(f"'{name}' holds a {type(value).__name__}; connect Warp Noise, RandomNoise or another NOISE.")
+
+
+def check_samples(latent: object, name: str) -> Tensor:
+    """The tensor of a LATENT.
+
+    Raises:
+        ValueError: no LATENT, or NaN or infinite numbers in it.
+    """
+    if not isinstance(latent, dict) or "samples" not in latent:
+        raise ValueError(f"'{name}' holds a {type(latent).__name__} without samples; connect a LATENT.")
+    samples = latent["samples"]
+    parts = samples.unbind() if getattr(samples, "is_nested", False) else [samples]
+    if not all(bool(part.isfinite().all()) for part in parts):
+        raise ValueError(f"'{name}' holds NaN or infinite numbers. Check the node that made this latent.")
+    return samples
+
+
+def read_schedule(text: str, name: str) -> Schedule:
+    """Reads a schedule of numbers in [0, 1] from a widget; the error names the widget."""
+    return Schedule.parse(text, name, minimum=0.0, maximum=1.0)
