@@ -50,15 +50,16 @@ def remap(
 ) -> Tensor:
     """Read images at given positions: result[..., y, x] = image at positions[:, :, y, x].
 
-    Whole-number positions inside the image return its pixels bit for bit in every mode. Sums are formed in float32 in a
-    fixed order, so that every run gives the same bits.
+    Whole-number positions inside the image return its pixels bit for bit in every mode (up to float32). Sums are formed
+    in float32 in a fixed order, so that every run gives the same bits.
 
     Args:
         images: float [B, C, H, W], any floating dtype.
         positions: float [B or 1, 2, h, w], channel 0 = x, channel 1 = y, in pixels. NaN counts as far outside.
         mode: "nearest" (halves go to the even neighbour), "bilinear", or "bicubic" (Keys 1981, a = -1/2).
-        border: what lies outside the image: "zeros" = ``fill``; "border" = the nearest border pixel; "reflect" = mirrored
-            at the centres of the border pixels; "wrap-x" = the other side for x (panoramas), the border pixel for y.
+        border: what lies outside the image: "zeros" = ``fill``; "border" = the nearest border pixel; "reflect" =
+            mirrored at the centres of the border pixels; "wrap-x" = the other side for x (panoramas), the border pixel
+            for y.
         fill: for border "zeros": a number, or a tensor [C].
 
     Returns:
@@ -130,7 +131,7 @@ def warp_backward(
         return result
     if occlusion.ndim != 3 or occlusion.shape[1:] != flow.shape[2:] or occlusion.shape[0] not in (1, images.shape[0]):
         raise ValueError(
-            f"occlusion: got {list(occlusion.shape)}; expected [{images.shape[0]} or 1, {height}, {width}], as the flow."
+            f"occlusion: got {list(occlusion.shape)}; expected [{images.shape[0]} or 1, {height}, {width}] like the flow"
         )
     if isinstance(fill, Tensor):
         fill = fill.to(device=images.device, dtype=torch.float32).view(1, -1, 1, 1)
