@@ -1,7 +1,7 @@
-"""Runs the test suite: ``python host/check.py [pytest arguments ...]``, in the virtual environment that has what it needs.
+"""Runs the test suite in the virtual environment: ``python host/check.py [pytest arguments ...]``.
 
-It leaves out what this machine cannot run, and says so: browser tests without a Chromium, GPU tests without a GPU. With CI
-set in the environment a missing Chromium is a failure.
+It leaves out what this machine cannot run: GPU tests without a GPU, and, saying so, browser tests without a Chromium.
+With CI set in the environment a missing Chromium is a failure.
 """
 
 import os

@@ -98,3 +98,20 @@ def host_path() -> Path:
     if HOST is None:
         pytest.fail("no ComfyUI found; set COMFYUI_PATH or run make")
     return HOST
+
+
+def _skips_in_ci(reporter) -> int:
+    """How many tests were skipped, where that is a failure: with CI set everything is installed that tests need."""
+    return len(reporter.stats.get("skipped", ())) if os.environ.get("CI") and reporter else 0
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Fails a run that skipped something, with CI set."""
+    if exitstatus == 0 and _skips_in_ci(session.config.pluginmanager.get_plugin("terminalreporter")):
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """Says why such a run failed."""
+    if count := _skips_in_ci(terminalreporter):
+        terminalreporter.write_line(f"CI is set, so {count} skipped test(s) count as failed: see the reasons above.")

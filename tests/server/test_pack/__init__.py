@@ -1,4 +1,4 @@
-"""A second, tiny pack for the tests' server alone: conditions without a text encoder, a node that fails, one that waits."""
+"""A second, tiny pack for the tests' server: conditions without a text encoder, nodes that fail, wait and show text."""
 
 import time
 

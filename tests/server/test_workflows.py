@@ -1,0 +1,180 @@
+"""Every shipped graph in API format: run over HTTP with its outputs looked at, or, where it needs models, validated.
+
+A graph's files are told apart by their endings and decoded. What a graph is to make stands in EXPECTED, by the title or
+the class of the output node; a new graph fails here until it says so.
+"""
+
+import asyncio
+import io
+from pathlib import Path
+
+import av
+import numpy
+import pytest
+import torch
+from papernodes.host import layout, results, workflow
+from papernodes.host.client import Client
+from PIL import Image, ImageSequence
+from safetensors.torch import load as load_safetensors
+
+FOLDER = layout.ROOT / "workflows" / "api"
+RUNNABLE = sorted(FOLDER.glob("*.json"))
+NEEDS_MODELS = sorted((FOLDER / "needs_models").glob("*.json"))
+MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if path.suffix in (".mp4", ".png", ".webp"))
+
+EXPECTED: dict[str, dict[str, int]] = {
+    # graph -> output node (its title or class) -> frames in each of its files
+}
+
+
+def decode(name: str, content: bytes) -> torch.Tensor:
+    """An output file as numbers, frames first.
+
+    Raises:
+        AssertionError: the ending is none that is known here.
+    """
+    suffix = Path(name).suffix.lower()
+    if suffix in (".png", ".webp", ".gif", ".jpg"):
+        with Image.open(io.BytesIO(content)) as image:
+            frames = [numpy.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(image)]
+        return torch.from_numpy(numpy.stack(frames)).float()
+    if suffix == ".latent":
+        latent = load_safetensors(content)["latent_tensor"]
+        return (latent.transpose(1, 2).flatten(0, 1) if latent.ndim == 5 else latent).float()
+    if suffix == ".safetensors":
+        return max(load_safetensors(content).values(), key=torch.numel).float()
+    if suffix == ".npy":
+        return torch.from_numpy(numpy.load(io.BytesIO(content), allow_pickle=False)).float()
+    if suffix == ".flo":
+        width, height = numpy.frombuffer(content, "<i4", 2, 4)
+        assert content[:4] == b"PIEH"
+        return torch.from_numpy(numpy.frombuffer(content, "<f4", offset=12).reshape(1, height, width, 2).copy())
+    if suffix in (".mp4", ".webm"):
+        with av.open(io.BytesIO(content)) as container:
+            frames = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)]
+        return torch.from_numpy(numpy.stack(frames)).float()
+    raise AssertionError(f"{name}: add the ending {suffix} to this test")
+
+
+def used_media(prompt: dict) -> list[Path]:
+    """The demo's files that a graph's inputs name."""
+    values = {value for node in prompt.values() for value in node["inputs"].values() if isinstance(value, str)}
+    return [path for path in MEDIA if path.name in values]
+
+
+def describe(prompt: dict, node: str) -> str:
+    return f"{node} {workflow.title(prompt[node]) or ''} ({prompt[node]['class_type']})"
+
+
+def test_there_are_graphs_to_run():
+    assert RUNNABLE, "workflows/api/ holds no graph"
+    assert set(EXPECTED) == {path.stem for path in RUNNABLE}, "EXPECTED above must name every graph, and no other"
+
+
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+def test_graph_runs_and_makes_what_it_says(path, server, object_info):
+    prompt = workflow.load(path).content
+    expected = EXPECTED[path.stem]
+
+    async def run():
+        async with Client(server.url) as client:
+            for media in used_media(prompt):
+                assert await client.upload(media) == media.name
+            outcome = await client.run(prompt)
+            files = []
+            for node, _, entry in results.entries(outcome.outputs):
+                pieces = []
+                await client.download(entry, pieces.append)
+                files.append((node, entry["filename"], b"".join(pieces)))
+            return outcome, files
+
+    outcome, files = asyncio.run(run())
+    assert outcome.status == "success", [str(error) for error in outcome.errors]
+    assert set(workflow.output_nodes(prompt, object_info)) <= outcome.ran
+    makers = {node: {workflow.title(prompt[node]), prompt[node]["class_type"]} for node, _, _ in files}
+    for name in expected:
+        assert any(name in names for names in makers.values()), f"no file came from the output node {name}"
+    for node, name, content in files:
+        where = f"{describe(prompt, node)}: {name}"
+        values = decode(name, content)
+        assert torch.isfinite(values).all(), where
+        assert values.std() > 0, f"{where} is constant"
+        (frames,) = [count for key, count in expected.items() if key in makers[node]]
+        assert values.shape[0] == frames, f"{where} has {values.shape[0]} frames, not {frames}"
+        if frames > 1:
+            change = (values[1:] - values[:-1]).flatten(1).abs().amax(dim=1)
+            assert (change > 0).all(), f"{where}: frames {torch.nonzero(change == 0).flatten().tolist()} repeat"
+
+
+@pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
+def test_graph_that_needs_models_fits_the_nodes(path, object_info):
+    """Classes, inputs, links and values against /object_info; file names of models may be any."""
+    prompt = workflow.load(path).content
+    problems = []
+    for key, node in prompt.items():
+        described = object_info.get(node["class_type"])
+        if described is None:
+            problems.append(f"{describe(prompt, key)}: no such node")
+            continue
+        required, optional = described["input"].get("required") or {}, described["input"].get("optional") or {}
+        missing = set(required) - set(node["inputs"])
+        unknown = {name for name in node["inputs"] if "." not in name} - set(required) - set(optional)
+        problems += [f"{describe(prompt, key)}: input {name} is missing" for name in sorted(missing)]
+        problems += [f"{describe(prompt, key)}: there is no input {name}" for name in sorted(unknown)]
+        for name, value in node["inputs"].items():
+            spec = required.get(name) or optional.get(name)
+            if spec is not None and (problem := check_value(value, spec, prompt, object_info)):
+                problems.append(f"{describe(prompt, key)}: {name}: {problem}")
+    assert problems == []
+    assert workflow.output_nodes(prompt, object_info), "the graph makes nothing"
+
+
+def check_value(value, spec: list, prompt: dict, object_info: dict) -> str | None:
+    """What is wrong with an input's value, or None."""
+    kind = spec[0] if isinstance(spec[0], str) else "COMBO"
+    options = spec[1] if len(spec) > 1 else {}
+    if isinstance(value, list):
+        source, slot = value
+        outputs = object_info.get(prompt.get(source, {}).get("class_type"), {}).get("output", ())
+        if slot >= len(outputs):
+            return f"node {source} has no output {slot}"
+        given = outputs[slot] if isinstance(outputs[slot], str) else "COMBO"
+        fitting = "*" in (given, kind) or given in kind.split(",")
+        return None if fitting else f"{given} into {kind}"
+    if kind == "COMBO":
+        choices = spec[0] if isinstance(spec[0], list) else options.get("options", [])
+        names_a_file = isinstance(value, str) and Path(value).suffix in (
+            ".safetensors",
+            ".mp4",
+            ".png",
+            ".webp",
+            ".pth",
+        )
+        return None if names_a_file or value in choices else f"{value!r} is none of {choices}"
+    fits = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool, "STRING": str}.get(kind)
+    if fits is None:
+        return f"a socket of type {kind} takes a link"
+    if not isinstance(value, fits) or (isinstance(value, bool) and kind != "BOOLEAN"):
+        return f"{value!r} is no {kind}"
+    if kind in ("INT", "FLOAT") and not options.get("min", value) <= value <= options.get("max", value):
+        return f"{value} is outside {options.get('min')} to {options.get('max')}"
+    return None
+
+
+def test_a_broken_graph_would_be_noticed(object_info):
+    """The check above on single values, so that it is known to fail."""
+    prompt = {"1": {"class_type": "EmptyImage", "inputs": {}}, "2": {"class_type": "EmptyLatentImage", "inputs": {}}}
+
+    def problem(value, *spec):
+        return check_value(value, list(spec), prompt, object_info)
+
+    assert problem(["1", 0], "IMAGE") is None
+    assert problem(["2", 0], "IMAGE") == "LATENT into IMAGE"
+    assert problem(["1", 1], "IMAGE") == "node 1 has no output 1"
+    assert problem(["9", 0], "IMAGE") == "node 9 has no output 0"
+    assert problem(["1", 0], "*") is None
+    assert problem("x", "IMAGE") == "a socket of type IMAGE takes a link"
+    assert problem("c", "COMBO", {"options": ["a"]}) == "'c' is none of ['a']"
+    assert problem("a", ["a"]) is None
+    assert problem(True, "INT") == "True is no INT"
+    assert problem(9, "INT", {"min": 0, "max": 8}) == "9 is outside 0 to 8"
