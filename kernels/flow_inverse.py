@@ -53,20 +53,21 @@ def _scatter_winners(vectors: Tensor) -> Tensor:
     inside = _inside(goal[:, 0], goal[:, 1], height, width)
     best.scatter_reduce_(1, _place(goal[:, 0], goal[:, 1], inside, width, pixels).flatten(1), key.flatten(1), "amin")
 
-    # Where neighbours land more than a pixel apart, the point half-way between them fills the gap.
+    # Where neighbours land more than a pixel apart, the points half-way between them fill the gap.
     best = best.view(-1)
     flat, keys = vectors.reshape(-1), key.view(-1)
-    for along in (1, width):
-        first, second = (goal[..., :-1], goal[..., 1:]) if along == 1 else (goal[..., :-1, :], goal[..., 1:, :])
-        apart = (first - second).abs_().amax(dim=1) > 1
-        pair, y, x = apart.nonzero().unbind(dim=1)
+    gap_x = (goal[..., :-1] - goal[..., 1:]).abs_().amax(dim=1) > 1
+    gap_y = (goal[..., :-1, :] - goal[..., 1:, :]).abs_().amax(dim=1) > 1
+    gaps = ((gap_x, 1, 0), (gap_y, 0, 1), (gap_x[:, :-1] | gap_y[:, :, :-1], 1, 1))
+    for gap, right, down in gaps:
+        corners = sorted({0, right, down * width, right + down * width})
+        pair, y, x = gap.nonzero().unbind(dim=1)
         here = pair * (2 * pixels) + y * width + x
-        dx, dy = flat[here], flat[here + pixels]
-        next_dx, next_dy = flat[here + along], flat[here + pixels + along]
-        across_x, across_y = (0.5, 0.0) if along == 1 else (0.0, 0.5)
-        goal_x = (x + across_x + (dx + next_dx) * 0.5).round_()
-        goal_y = (y + across_y + (dy + next_dy) * 0.5).round_()
-        whole = ((dx - next_dx).abs() < TEAR) & ((dy - next_dy).abs() < TEAR)
+        dx = torch.stack([flat[here + corner] for corner in corners])
+        dy = torch.stack([flat[here + corner + pixels] for corner in corners])
+        goal_x = (x + 0.5 * right + dx.mean(dim=0)).round_()
+        goal_y = (y + 0.5 * down + dy.mean(dim=0)).round_()
+        whole = (dx.amax(dim=0) - dx.amin(dim=0) < TEAR) & (dy.amax(dim=0) - dy.amin(dim=0) < TEAR)
         whole &= _inside(goal_x, goal_y, height, width)
         place = _place(goal_x, goal_y, whole, width, pixels) + pair * (pixels + 1)
         best.scatter_reduce_(0, place, keys[pair * pixels + y * width + x], "amin")
