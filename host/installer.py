@@ -80,17 +80,17 @@ def run_quietly(command: list[str], doing: str, log: Path | None = None, on_line
             )  # fmt: skip
         except OSError as error:
             raise HostError(f"{doing} failed: {command[0]} cannot be started ({error.strerror}).") from error
-        try:
-            for line in process.stdout:
-                lines.append(line)
-                copy.write(line)
-                if on_line:
-                    on_line(line)
-            status = process.wait()
-        except BaseException:
-            process.terminate()
-            process.wait()
-            raise
+        with process:
+            try:
+                for line in process.stdout:
+                    lines.append(line)
+                    copy.write(line)
+                    if on_line:
+                        on_line(line)
+                status = process.wait()
+            except BaseException:
+                process.terminate()
+                raise
     if status:
         raise explain("".join(lines), doing, log)
 

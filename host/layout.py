@@ -21,9 +21,9 @@ class HostError(Exception):
     """Something a person can mend; the message is one readable sentence, shown without a traceback."""
 
 
-def venv_python(folder: Path = VENV) -> Path:
-    """The interpreter inside the virtual environment ``folder`` (whether or not it exists)."""
-    return folder / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
+def venv_python(folder: Path | None = None) -> Path:
+    """The interpreter inside the virtual environment ``folder``, .venv if None (whether or not it exists)."""
+    return (folder or VENV) / ("Scripts/python.exe" if os.name == "nt" else "bin/python")
 
 
 def link_folder(link: Path, target: Path) -> None:
@@ -57,8 +57,9 @@ def link_folder(link: Path, target: Path) -> None:
         raise HostError(f"Cannot link {link} to {target}: {error.strerror or error}.") from error
 
 
-def make_base_directory(base: Path = BASE_DIRECTORY) -> Path:
-    """Create the folders ComfyUI wants under its ``--base-directory``, with the pack among its custom nodes."""
+def make_base_directory(base: Path | None = None) -> Path:
+    """Create the folders ComfyUI wants under its ``--base-directory`` (BASE_DIRECTORY if None), the pack among them."""
+    base = base or BASE_DIRECTORY
     for name in ("custom_nodes", "input", "output", "temp", "models", "user"):
         (base / name).mkdir(parents=True, exist_ok=True)
     link_folder(base / "custom_nodes" / PACK_NAME, ROOT)
