@@ -85,7 +85,7 @@ def read_flow(
     if suffix == ".flo":
         return _parse_flo(memoryview(data), direction, name)
     if suffix == ".npy":
-        return Flow(_arrange(_parse_npy(memoryview(data), name), name), direction)
+        return _flow(_arrange(_parse_npy(memoryview(data), name), name), direction, None, name)
     return _parse_safetensors(memoryview(data), direction, name)
 
 
@@ -178,7 +178,7 @@ def _parse_npy(data: memoryview, name: str) -> Tensor:
     if dtype.hasobject or dtype.kind != "f" or dtype.itemsize not in (2, 4, 8):
         raise ValueError(f"{name}: its numbers are of type {dtype}; expected float16, float32 or float64.")
     if any(type(edge) is not int or edge < 1 for edge in shape):
-        raise ValueError(f"{name}: its shape is {list(shape)}; every edge must be at least 1.")
+        raise ValueError(f"{name}: its shape is {str(list(shape))[:80]}; every edge must be at least 1.")
     body = data[head.tell() :]
     _check_length(len(body), math.prod(shape) * dtype.itemsize, f"{dtype} {list(shape)}", name)
     with numpy.errstate(over="ignore"):
@@ -236,7 +236,8 @@ def _tensor(entry, key: str, body: memoryview, name: str) -> Tensor:
 def _check_length(there: int, expected: int, what: str, name: str) -> None:
     if there != expected:
         state = "it is cut short or its header is wrong" if there < expected else "more follows than its header says"
-        raise ValueError(f"{name}: {what[:200]} need {expected} bytes, but {there} are there: {state}.")
+        needs = f"{expected}" if expected < 1 << 64 else "more than 2^64"
+        raise ValueError(f"{name}: {what[:200]} need {needs} bytes, but {there} are there: {state}.")
 
 
 def _arrange(values: Tensor, name: str) -> Tensor:

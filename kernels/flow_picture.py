@@ -23,7 +23,7 @@ _CORNERS = (
 )
 _DARKEST = 0.6  # brightness of what is twice as fast as the scale or faster
 _SMALLEST_SCALE = 0.1  # pixels; slower clips are not blown up to full colour
-_SMALLEST_LEGEND = 48  # pixels; smaller pictures have no room for one
+_SMALLEST_LEGEND = 96  # pixels; smaller pictures have no room for one
 
 
 def color_wheel(device=None) -> Tensor:
@@ -44,7 +44,7 @@ def flow_to_image(vectors: Tensor, *, max_magnitude: float | None = None, legend
         vectors: float32 [N, 2, H, W], pixels.
         max_magnitude: the speed (pixels per frame) that gets full colour, one scale for all frames; faster pixels
             get darker. None = the 99th percentile of the clip, at least 0.1.
-        legend: draw the wheel with its scale in the lower right corner (left out below 48 pixels).
+        legend: draw the wheel with its scale in the lower right corner (left out below 96 pixels).
 
     Returns:
         float32 [N, H, W, 3] in 0..1, on the flow's device.
@@ -62,11 +62,9 @@ def flow_to_image(vectors: Tensor, *, max_magnitude: float | None = None, legend
     picture = torch.stack([_paint(frame, max_magnitude, wheel) for frame in vectors])
     height, width = vectors.shape[2:]
     if legend and min(height, width) >= _SMALLEST_LEGEND:
-        patch, alpha = _legend(height, max_magnitude)
+        patch, alpha = _legend(min(height, width), max_magnitude)
         patch, alpha = patch.to(picture), alpha.to(picture)
-        rows, columns = min(patch.shape[0], height), min(patch.shape[1], width)
-        corner = picture[:, height - rows :, width - columns :]
-        corner.lerp_(patch[-rows:, -columns:], alpha[-rows:, -columns:])
+        picture[:, -patch.shape[0] :, -patch.shape[1] :].lerp_(patch, alpha)
     return picture
 
 
@@ -94,9 +92,12 @@ def _paint(vectors: Tensor, scale: float, wheel: Tensor) -> Tensor:
     )
 
 
-def _legend(height: int, scale: float) -> tuple[Tensor, Tensor]:
-    """The legend's picture [h, w, 3] and its opacity [h, w, 1]: the wheel, and under it the speed at its rim."""
-    radius = max(11, round(height * 0.075))
+def _legend(edge: int, scale: float) -> tuple[Tensor, Tensor]:
+    """The legend's picture [h, w, 3] and its opacity [h, w, 1]: the wheel, and under it the speed at its rim.
+
+    ``edge`` is the shorter edge of the picture it is for.
+    """
+    radius = max(11, round(edge * 0.075))
     margin = max(3, radius // 4)
     text = _text(f"{scale:.3g} px", max(9, round(radius * 0.5)))
     text_height, text_width = (0, 0) if text is None else text.shape
