@@ -148,7 +148,10 @@ class FlowToImage(io.ComfyNode):
                 io.Boolean.Input(
                     "legend",
                     default=True,
-                    tooltip="Draws the colour wheel and the speed at its rim into a corner (not below 48 pixels).",
+                    tooltip=(
+                        "Draws the colour wheel and the speed at its rim into a corner; very small pictures have no "
+                        "room for it."
+                    ),
                 ),
             ],
             outputs=[io.Image.Output(display_name="picture", tooltip="One image for each pair of frames.")],

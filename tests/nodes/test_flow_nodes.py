@@ -301,11 +301,11 @@ def test_a_sequence_of_two_sizes_is_refused(folders):
 
 
 def test_flow_to_image():
-    flow = swirl(3, 64, 64)
+    flow = swirl(3, 128, 128)
     (auto,) = FlowToImage.execute(flow, 0.0, False).args
     (slow,) = FlowToImage.execute(flow, 1000.0, False).args
     (legend,) = FlowToImage.execute(flow, 0.0, True).args
-    assert auto.shape == (2, 64, 64, 3)
+    assert auto.shape == (2, 128, 128, 3)
     assert slow.min() > 0.9 > auto.min()  # nearly at rest on that scale, so nearly white
     assert not torch.equal(legend, auto)
     with pytest.raises(ValueError, match="max_magnitude"):

@@ -1,0 +1,92 @@
+"""Draws the pictures of web/docs with the pack's own kernels, from the clip in demo/media: ``python -m
+demo.help_pictures``.
+
+Needs PyAV and Pillow, which ComfyUI brings.
+"""
+
+from pathlib import Path
+
+import av
+import numpy
+import torch
+from kernels.flow import occlusion_mask
+from kernels.flow_picture import flow_to_image
+from kernels.noise_mix import mix_noise
+from kernels.noise_picture import noise_to_picture
+from kernels.noise_warp import warp_noise
+from kernels.optical_flow import dis_flow
+from PIL import Image
+from torch import Tensor
+
+ROOT = Path(__file__).resolve().parent.parent
+CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"
+TILE = (135, 240)  # height and width of one tile
+LATENT = (18, 32)
+GAP = 6
+FRAMES = 13
+
+
+def read_clip() -> Tensor:
+    """float32 [FRAMES, H, W, 3] in 0..1."""
+    with av.open(str(CLIP)) as container:
+        frames = [frame.to_ndarray(format="rgb24") for _, frame in zip(range(FRAMES), container.decode(video=0))]  # noqa: B905
+    return torch.from_numpy(numpy.stack(frames)).float() / 255
+
+
+def tile(picture: Tensor) -> Tensor:
+    """[H, W, 3] -> [*TILE, 3]: noise keeps its hard edges, everything else is averaged."""
+    mode = {"mode": "nearest"} if picture.shape[0] <= TILE[0] else {"mode": "area"}
+    return torch.nn.functional.interpolate(picture.permute(2, 0, 1)[None], TILE, **mode)[0].permute(1, 2, 0)
+
+
+def sheet(rows: list[list[Tensor]]) -> Image.Image:
+    """Tiles in rows, with gaps of the page's own transparent colour."""
+    height, width = len(rows) * (TILE[0] + GAP) - GAP, len(rows[0]) * (TILE[1] + GAP) - GAP
+    canvas = torch.zeros(height, width, 4)
+    for y, row in enumerate(rows):
+        for x, picture in enumerate(row):
+            top, left = y * (TILE[0] + GAP), x * (TILE[1] + GAP)
+            canvas[top : top + TILE[0], left : left + TILE[1], :3] = tile(picture)
+            canvas[top : top + TILE[0], left : left + TILE[1], 3] = 1
+    return Image.fromarray((canvas * 255).round().to(torch.uint8).numpy(), "RGBA")
+
+
+def save(name: str, rows: list[list[Tensor]]) -> None:
+    """Writes web/docs/PaperNodes_<name>.webp."""
+    path = ROOT / "web" / "docs" / f"PaperNodes_{name}.webp"
+    sheet(rows).save(path, quality=60, method=6)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def gray(mask: Tensor) -> Tensor:
+    """[H, W] -> [H, W, 3]."""
+    return mask[..., None].expand(-1, -1, 3)
+
+
+def small_noise(noise: Tensor) -> list[Tensor]:
+    """One picture a frame, at the noise's own size."""
+    return list(noise_to_picture(noise, shortest_side=1))
+
+
+def main() -> None:
+    """Draws all of them."""
+    clip = read_clip()
+    flow, back = (dis_flow(clip, direction=way, factor=0.5) for way in ("forward", "backward"))
+    painted = flow_to_image(flow)
+    noise = warp_noise(flow, 4, LATENT, seed=1)
+    plain = torch.randn(noise.shape, generator=torch.Generator().manual_seed(2))
+    shown = [0, 4, 8]
+    mixed = mix_noise(noise, plain, torch.tensor([0.0, *[0.5] * 6, *[1.0] * 6]))
+
+    save("OpticalFlow", [[clip[4], painted[4], gray(occlusion_mask(flow, back)[4])]])
+    save("FlowToImage", [[painted[4], flow_to_image(flow, max_magnitude=20.0)[4]]])
+    save("LoadFlow", [[painted[i] for i in shown]])
+    save("SaveFlow", [[painted[i] for i in (3, 7, 11)]])
+    save("WarpNoise", [[clip[i] for i in shown], [small_noise(noise)[i] for i in shown]])
+    save("NoiseToLatent", [[small_noise(noise)[i] for i in shown]])
+    save("LatentToNoise", [[small_noise(noise * 0.2)[4], small_noise(noise)[4]]])
+    save("MixNoise", [[small_noise(noise)[4], small_noise(mixed)[4], small_noise(plain)[4]]])
+
+
+if __name__ == "__main__":
+    main()
