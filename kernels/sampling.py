@@ -131,7 +131,7 @@ def warp_backward(
         return result
     if occlusion.ndim != 3 or occlusion.shape[1:] != flow.shape[2:] or occlusion.shape[0] not in (1, images.shape[0]):
         raise ValueError(
-            f"occlusion: got {list(occlusion.shape)}; expected [{images.shape[0]} or 1, {height}, {width}] like the flow"
+            f"occlusion: got {list(occlusion.shape)}; expected [{images.shape[0]} or 1, {height}, {width}], as flow"
         )
     if isinstance(fill, Tensor):
         fill = fill.to(device=images.device, dtype=torch.float32).view(1, -1, 1, 1)
@@ -154,7 +154,7 @@ def _check(images: Tensor, positions: Tensor, mode: str, border: str) -> None:
 
 
 def _taps(position: Tensor, size: int, mode: str, border: str) -> list[tuple[Tensor, Tensor, Tensor | None]]:
-    """For one axis: (index int64, inside bool, weight float32 or None) of every pixel that takes part; each [B, h*w]."""
+    """For one axis: (index int64, inside bool, weight float32 or None) of each pixel that takes part, all [B, h*w]."""
     if mode == "nearest":
         first = position.round()
         weights, offsets = [None], [0]

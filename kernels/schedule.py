@@ -7,8 +7,8 @@
 
 The way says how the value travels from the previous key to this one: ``linear`` (also when nothing is written),
 ``ease`` (slow at both ends, smoothstep 3t^2 - 2t^3), ``ease-in`` (slow at the start, t^2), ``ease-out`` (slow at the
-end, 1 - (1-t)^2), ``hold`` (keeps the previous value and jumps on reaching the key). Before the first key its value holds,
-after the last key its value holds. Semicolons and line breaks separate keys like commas.
+end, 1 - (1-t)^2), ``hold`` (keeps the previous value and jumps on reaching the key). Before the first key its value
+holds, after the last key its value holds. Semicolons and line breaks separate keys like commas.
 """
 
 import math
@@ -99,7 +99,7 @@ class Schedule:
         """The values at frames or at given positions.
 
         Args:
-            frames: an int T asks for frames 0..T-1; a tensor of any shape holds positions (in frames, may be fractional).
+            frames: an int T asks for frames 0..T-1; a tensor of any shape holds positions in frames, whole or not.
             length: how many frames 100 % spans (T; position T - 1 is 100 %); needed only for percent keys with a
                 tensor of positions, and taken from ``frames`` when that is an int.
 
