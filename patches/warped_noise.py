@@ -16,7 +16,7 @@ import comfy.utils
 import torch
 from torch import Tensor
 
-from ..kernels.flow import Flow
+from ..kernels.flow import Flow, invert_flow
 from ..kernels.noise_mix import mix_noise, temporal_downsample
 from ..kernels.noise_warp import NoiseWarper, warp_noise
 from ..kernels.schedule import Schedule
@@ -93,7 +93,15 @@ class WarpedNoise:
 
     @functools.cached_property
     def _forward_vectors(self) -> Tensor:
-        return self.flow.as_forward()
+        """float32 ``[T-1, 2, H, W]``; a backward flow is inverted once, pair by pair so that an interrupt is heard."""
+        if self.flow.direction == "forward":
+            return self.flow.vectors
+        device = comfy.model_management.get_torch_device()
+        turned = []
+        for pair in self.flow.vectors.split(1):
+            comfy.model_management.throw_exception_if_processing_interrupted()
+            turned.append(invert_flow(pair.to(device)).cpu())
+        return torch.cat(turned)
 
     def _plain(self, samples: Tensor, latent: dict, part: int) -> Tensor:
         items = read_batch_index(latent, samples.shape[0]) or range(samples.shape[0])
@@ -143,7 +151,8 @@ class WarpedNoise:
         """The warped noise of every frame of the clip, float32 ``[T, C, h, w]`` on the CPU."""
         device = comfy.model_management.get_torch_device()
         height, width = layout.height * self.oversample, layout.width * self.oversample
-        needed = NoiseWarper.state_bytes(layout.channels, height, width)
+        output = self.flow.frames * layout.channels * layout.height * layout.width * 4
+        needed = NoiseWarper.state_bytes(layout.channels, height, width) + output
         total = comfy.model_management.get_total_memory(device)
         if needed > total:
             raise ValueError(
