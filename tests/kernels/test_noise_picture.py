@@ -13,7 +13,7 @@ def test_first_three_channels_evenly_spread(channels):
     assert picture.dtype == torch.float32
     for colour in range(3):
         values = picture[..., colour]
-        assert torch.equal(values.flatten().argsort(), noise[:, colour % channels].flatten().argsort())
+        assert (values.flatten()[noise[:, colour % channels].flatten().argsort()].diff() >= 0).all()
         # the distribution function makes normal numbers uniform: quartiles lie at even steps
         quartiles = torch.quantile(values, torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0]))
         torch.testing.assert_close(quartiles, torch.tensor([1, 2, 3, 4, 5]) / 6, atol=0.02, rtol=0)
