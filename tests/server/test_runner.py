@@ -244,7 +244,8 @@ def test_a_node_the_server_lacks_is_named(runner, server):
     assert "error: x (NoSuchNode): this server has no such node" in result.stderr
 
 
-def test_ctrl_c_stops_the_job_on_the_server(server, tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_stops_the_job_on_the_server(server, tmp_path, number):
     (tmp_path / "wait.json").write_text(
         json.dumps({"w": {"class_type": "PaperNodesTest_Wait", "inputs": {"seconds": 120}}}), encoding="utf-8"
     )
@@ -253,7 +254,7 @@ def test_ctrl_c_stops_the_job_on_the_server(server, tmp_path):
     try:
         while "PaperNodesTest_Wait" not in process.stderr.readline():
             assert process.poll() is None
-        process.send_signal(signal.SIGINT)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=30)
     finally:
         process.kill()
