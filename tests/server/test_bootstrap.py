@@ -1,11 +1,11 @@
-"""What host/bootstrap.py does and says, without installing anything: pip and apt-get are replaced."""
+"""What host/bootstrap.py and host/check.py do and say; nothing is installed: pip and apt-get are replaced."""
 
 import sys
 import zipfile
 from pathlib import Path
 
 import pytest
-from papernodes.host import bootstrap, browser, installer, layout
+from papernodes.host import bootstrap, browser, check, installer, layout
 from papernodes.host.layout import HostError
 
 
@@ -166,3 +166,36 @@ def test_a_folder_in_the_place_of_the_link_is_kept(tmp_path):
     with pytest.raises(HostError, match="is no link; move it away"):
         layout.link_folder(tmp_path / "place", tmp_path)
     assert not (tmp_path / "place").is_symlink()
+
+
+@pytest.fixture
+def pytest_command(monkeypatch) -> list[str]:
+    """The command that host/check.py would run; the machine has neither GPU nor browser."""
+    seen = []
+    monkeypatch.setattr(check.subprocess, "call", lambda command, cwd: seen.extend(command) or 0)
+    monkeypatch.setattr(check.browser, "find_chromium", lambda: None)
+    monkeypatch.setattr(check.comfyui, "has_accelerator", lambda python: False)
+    monkeypatch.setattr(sys, "argv", ["check.py", "-k", "schedule"])
+    return seen
+
+
+def test_without_a_browser_its_tests_are_left_out_with_a_sentence(pytest_command, monkeypatch, capsys):
+    monkeypatch.delenv("CI", raising=False)
+    assert check.main() == 0
+    assert capsys.readouterr().out == check.NO_BROWSER + "\n"
+    assert pytest_command[pytest_command.index("--ignore") + 1] == str(layout.ROOT / "tests" / "browser")
+    assert pytest_command[-2:] == ["-k", "schedule"]
+    assert pytest_command[pytest_command.index(str(layout.ROOT / "tests")) :][1:3] == ["-m", "not gpu"]
+
+
+def test_without_a_browser_ci_fails(pytest_command, monkeypatch, capsys):
+    monkeypatch.setenv("CI", "true")
+    assert check.main() == 1
+    assert "no Chromium is installed" in capsys.readouterr().err
+    assert pytest_command == []
+
+
+def test_a_browser_that_is_named_wrongly_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setenv("CHROMIUM_PATH", str(tmp_path / "nothing"))
+    with pytest.raises(HostError, match="CHROMIUM_PATH is .* no file"):
+        browser.find_chromium()
