@@ -197,5 +197,5 @@ def test_without_a_browser_ci_fails(pytest_command, monkeypatch, capsys):
 
 def test_a_browser_that_is_named_wrongly_is_refused(monkeypatch, tmp_path):
     monkeypatch.setenv("CHROMIUM_PATH", str(tmp_path / "nothing"))
-    with pytest.raises(HostError, match="CHROMIUM_PATH is .* no file"):
+    with pytest.raises(HostError, match=r"CHROMIUM_PATH is .* no file"):
         browser.find_chromium()
