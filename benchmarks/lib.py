@@ -1,11 +1,12 @@
 """What every benchmark shares: flows to move things by, paired timing, facts about the machine, results on disk.
 
-A benchmark times its subject and its reference in turn (A B A B ...) in one process and reports medians and the median of the
-pairwise ratios, so that a machine whose speed drifts does not decide the outcome.
+A benchmark times its subject and its reference in turn (A B A B ...) in one process and reports medians and the
+median of the pairwise ratios, so that a machine whose speed drifts does not decide the outcome.
 """
 
 from __future__ import annotations
 
+import itertools
 import json
 import platform
 import statistics
@@ -23,7 +24,7 @@ FOLDER = Path(__file__).resolve().parent
 RESULTS = FOLDER / "results"
 
 
-# ---- flows, float32 [2, height, width], pixels ----------------------------------------------------------------------------
+# ---- flows, float32 [2, height, width], pixels ---------------------------------------------------
 
 
 def _centred(height: int, width: int) -> tuple[Tensor, Tensor]:
@@ -57,7 +58,7 @@ def zoom(height: int, width: int, factor: float = 2.0) -> Tensor:
 FLOWS: dict[str, Callable[[int, int], Tensor]] = {"pan 7.3 px": pan, "swirl": swirl, "zoom-in x2": zoom}
 
 
-# ---- timing ---------------------------------------------------------------------------------------------------------------
+# ---- timing --------------------------------------------------------------------------------------
 
 
 def milliseconds(call: Callable[[], object], device: torch.device) -> float:
@@ -74,11 +75,24 @@ def milliseconds(call: Callable[[], object], device: torch.device) -> float:
     return (time.perf_counter() - begin) * 1e3
 
 
+def timings(call: Callable[[], object], device: torch.device, repeats: int) -> list[float]:
+    """Times of ``repeats`` calls in a row. On a GPU nothing waits in between, as in real use: the queue stays full."""
+    if device.type != "cuda":
+        return [milliseconds(call, device) for _ in range(repeats)]
+    marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
+    marks[0].record()
+    for mark in marks[1:]:
+        call()
+        mark.record()
+    torch.cuda.synchronize()
+    return [before.elapsed_time(after) for before, after in itertools.pairwise(marks)]
+
+
 def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 50, warm_up: int = 5) -> float:
-    """Median of ``repeats`` timed calls."""
+    """Median of ``repeats`` timed calls in a row."""
     for _ in range(warm_up):
         call()
-    return statistics.median(milliseconds(call, device) for _ in range(repeats))
+    return statistics.median(timings(call, device, repeats))
 
 
 @dataclass
@@ -120,7 +134,7 @@ def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     return torch.cuda.max_memory_allocated() - before
 
 
-# ---- results --------------------------------------------------------------------------------------------------------------
+# ---- results -------------------------------------------------------------------------------------
 
 
 def commit() -> str:
@@ -205,7 +219,7 @@ def write_report() -> Path:
     """RESULTS.md from the saved tables and the prose in NOTES.md."""
     tables = [Table(**json.loads(path.read_text())) for path in sorted(RESULTS.glob("*.json"))]
     head = (
-        "# Benchmark results\n\nMade by `make bench` (`python -m benchmarks`) from the tables in `benchmarks/results/` and the prose in "
+        "# Benchmark results\n\nMade by `make bench` from the tables in `benchmarks/results/` and the prose in "
         "`benchmarks/NOTES.md`; do not edit by hand. Times are medians in milliseconds.\n"
     )
     notes = FOLDER / "NOTES.md"

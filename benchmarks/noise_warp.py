@@ -1,7 +1,8 @@
 """Noise warp: step and downsample, against the published algorithm.
 
-On a GPU at the published CogVideoX setting (1920 x 2880 x 16 down to 60 x 90), on a CPU at 480 x 720 x 16 down to 60 x 90.
-The time of a step contains building the index lists and the downsample. Also runs as ``python -m benchmarks.noise_warp``.
+On a GPU at the published CogVideoX setting (1920 x 2880 x 16 down to 60 x 90), on a CPU at 480 x 720 x 16 down to 60
+x 90. The time of a step contains building the index lists and the downsample. Also runs as ``python -m
+benchmarks.noise_warp``.
 """
 
 from __future__ import annotations
@@ -15,7 +16,8 @@ from kernels.noise_warp import NoiseWarper
 from . import lib
 from .published_noise_warp import PublishedNoiseWarp
 
-# The authors' own code, torch, per frame: warp step + downsample (milliseconds). Measured once on the same kinds of machine.
+# The authors' own code, torch, per frame: warp step + downsample (milliseconds). Measured once on the same kinds of
+# machine.
 AUTHORS_CODE = {("cuda", 1920): (59.5, 19.4), ("cuda", 480): (6.9, 1.3), ("cpu", 480): (1302.0, 58.0)}
 SIZE = (60, 90)
 
@@ -28,8 +30,8 @@ def run(
         name=f"noise_warp-{device.type}-{height}",
         title=f"Noise warp, {height} x {width} x {channels} to {SIZE[0]} x {SIZE[1]}, {device.type.upper()}",
         reference=(
-            f"the published algorithm in plain torch (`benchmarks/published_noise_warp.py`), timed in turn with ours; the authors' own code "
-            f"took {anchor:.0f} ms a frame on such a machine"
+            f"the published algorithm in plain torch (`benchmarks/published_noise_warp.py`), timed in turn with ours; "
+            f"the authors' own code took {anchor:.0f} ms a frame on such a machine"
         ),
         columns=[
             "flow",

@@ -1,7 +1,8 @@
 """The published noise warp in plain torch: the reference that ``benchmarks.noise_warp`` times ours against.
 
-Written from the description of the algorithm (Burgert et al. 2025): state channel-major, copies of one source found by sorting
-the noise values themselves (``torch.unique`` over the rows), random numbers drawn for every copy, one weighted scatter.
+Written from the description of the algorithm (Burgert et al. 2025): state channel-major, copies of one source found
+by sorting the noise values themselves (``torch.unique`` over the rows), random numbers drawn for every copy, one
+weighted scatter.
 """
 
 from __future__ import annotations

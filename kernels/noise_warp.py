@@ -1,21 +1,23 @@
 """Noise that moves with optical flow and stays white Gaussian noise.
 
-Burgert et al., "Go-with-the-Flow", CVPR 2025 (arXiv 2501.08331): each frame's noise is the last frame's, carried along the
-flow on a grid finer than the output. Where pixels crowd together their values are summed and rescaled; where the grid opens
-up, a value is split into several that are jointly Gaussian and sum to it; so every frame keeps mean 0, variance 1 and no
-correlation between neighbours, whatever the flow.
+Burgert et al., "Go-with-the-Flow", CVPR 2025 (arXiv 2501.08331): each frame's noise is the last frame's, carried
+along the flow on a grid finer than the output. Where pixels crowd together their values are summed and rescaled;
+where the grid opens up, a value is split into several that are jointly Gaussian and sum to it; so every frame keeps
+mean 0, variance 1 and no correlation between neighbours, whatever the flow.
 
 Three algorithms share this interface:
 
-* ``subpixel`` (the default): the whole-pixel warp of the paper, but every value also carries where in its pixel it lies, so
-  that fractional motion adds up over frames instead of being rounded away in each, and a gap takes a share of the value that
-  landed nearest to it. This goes beyond the paper; the noise statistics are the same because the bookkeeping never looks at the noise.
+* ``subpixel`` (the default): the whole-pixel warp of the paper, but every value also carries where in its pixel it
+  lies, so that fractional motion adds up over frames instead of being rounded away in each, and a gap takes a share
+  of the value that landed nearest to it. This goes beyond the paper; the noise statistics are the same because the
+  bookkeeping never looks at the noise.
 * ``nearest``: the paper's warp: targets rounded to whole pixels in every frame, gaps filled from ``p - round(F(p))``.
-* ``particle``: Deng et al., "Infinite-Resolution Integral Noise Warping for Diffusion Models", ICLR 2025: every new pixel asks
-  its four bilinear neighbours in the old frame for a share, and the shares of an old pixel cut its Brownian motion.
+* ``particle``: Deng et al., "Infinite-Resolution Integral Noise Warping for Diffusion Models", ICLR 2025: every new
+  pixel asks its four bilinear neighbours in the old frame for a share, and the shares of an old pixel cut its
+  Brownian motion.
 
-This module is the public door. ``noise_warp_eager`` is the reference, right on any device; ``noise_warp_triton`` is the fast
-path on CUDA. ``backend`` forces one of them.
+This module is the public door. ``noise_warp_eager`` is the reference, right on any device; ``noise_warp_triton`` is
+the fast path on CUDA. ``backend`` forces one of them.
 """
 
 from __future__ import annotations
@@ -32,7 +34,7 @@ Algorithm = Literal["subpixel", "nearest", "particle"]
 Backend = Literal["auto", "eager", "triton"]
 ALGORITHMS: tuple[Algorithm, ...] = ("subpixel", "nearest", "particle")
 BACKENDS: tuple[Backend, ...] = ("auto", "eager", "triton")
-MAX_STATE_PIXELS = 2**30  # pixel numbers are int32 in the fast path, with room for flags
+MAX_STATE_PIXELS = 2**28  # pixel numbers are int32 in the fast path, with room for flags
 
 
 def triton_is_available() -> bool:
@@ -62,8 +64,8 @@ def choose_backend(backend: Backend, device: torch.device) -> Literal["eager", "
 class NoiseWarper:
     """The state of one noise field that is carried along flow, one frame at a time.
 
-    The state is a grid of ``height * width`` pixels, each with ``channels`` values, a weight (``nearest``, ``subpixel``) and
-    an offset inside its pixel (``subpixel``). A new warper holds plain noise: the first frame.
+    The state is a grid of ``height * width`` pixels, each with ``channels`` values, a weight (``nearest``,
+    ``subpixel``) and an offset inside its pixel (``subpixel``). A new warper holds plain noise: the first frame.
 
     Args:
         channels: values a pixel, at least 1.
@@ -75,7 +77,7 @@ class NoiseWarper:
         backend: ``auto``, ``eager`` or ``triton``.
 
     Raises:
-        ValueError: sizes below 1, a grid of more than 2**30 pixels, an unknown algorithm or backend.
+        ValueError: sizes below 1, a grid of more than 2**28 pixels, an unknown algorithm or backend.
     """
 
     def __init__(
@@ -93,7 +95,7 @@ class NoiseWarper:
             raise ValueError(f"channels, height and width must be at least 1; got {channels}, {height}, {width}")
         if height * width > MAX_STATE_PIXELS:
             raise ValueError(
-                f"the noise grid of {height} x {width} pixels is too large (at most 2**30); use a smaller oversample"
+                f"the noise grid of {height} x {width} pixels is too large (at most 2**28); use a smaller oversample"
             )
         if algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
@@ -121,8 +123,9 @@ class NoiseWarper:
         """Carries the noise one frame on.
 
         Args:
-            flow: ``[2, H, W]``, forward, in pixels of its own grid (channel 0 = dx, right; 1 = dy, down); resized to the
-                state grid when its size differs. A pixel whose vector is NaN or infinite counts as leaving the image.
+            flow: ``[2, H, W]``, forward, in pixels of its own grid (channel 0 = dx, right; 1 = dy, down); resized to
+                the state grid when its size differs. A pixel whose vector is NaN or infinite counts as leaving the
+                image.
             size: where given, also returns ``noise(size)`` of the new frame; the fast path does both in one pass.
 
         Returns:
@@ -181,8 +184,9 @@ def warp_noise(
 ) -> Tensor:
     """Noise frames that follow a flow.
 
-    The noise is warped on a grid of ``oversample`` times the output size and then summed down. The published CogVideoX setting
-    (flow at half of 480 x 720, noise warped at 1920 x 2880, latents of 60 x 90) is ``size=(60, 90), oversample=32``.
+    The noise is warped on a grid of ``oversample`` times the output size and then summed down. The published
+    CogVideoX setting (flow at half of 480 x 720, noise warped at 1920 x 2880, latents of 60 x 90) is ``size=(60, 90),
+    oversample=32``.
 
     Args:
         flow: ``[T-1, 2, H, W]``, forward, in pixels (channel 0 = dx, right; 1 = dy, down), any resolution.

@@ -1,14 +1,14 @@
 """The eager torch reference of ``noise_warp``: right on any device, quick on a CPU.
 
-Everything is grouped by the *index* of a source pixel with counting, never by sorting noise values, so it is linear in the
-number of pixels and cannot confuse two pixels whose values collide. Random numbers are drawn only for sources that are split.
-No floating-point atomics: sums over a group run in the order of pixel numbers.
+Everything is grouped by the *index* of a source pixel with counting, never by sorting noise values, so it is linear
+in the number of pixels and cannot confuse two pixels whose values collide. Random numbers are drawn only for sources
+that are split. No floating-point atomics: sums over a group run in the order of pixel numbers.
 """
 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F  # noqa: N812
+import torch.nn.functional as F
 from torch import Tensor
 
 WEIGHT_FLOOR = 1e-5  # Go-with-the-Flow, weights after each frame: w / mean(w) + 1e-5, then to the power 0.9999
@@ -41,7 +41,8 @@ def group_sum(values: Tensor, group: Tensor, groups: int) -> Tensor:
 
 
 class EagerState:
-    """See ``noise_warp.NoiseWarper``. ``values`` is ``[N, C]``, ``weights`` ``[N]``, ``offsets`` ``[N, 2]`` (subpixel)."""
+    """See ``noise_warp.NoiseWarper``. ``values`` is ``[N, C]``, ``weights`` ``[N]``, ``offsets`` ``[N, 2]``
+    (subpixel)."""
 
     def __init__(
         self, channels: int, height: int, width: int, *, seed: int, device: torch.device, algorithm: str
@@ -122,7 +123,7 @@ class EagerState:
         self.values, self.weights, self.offsets = new_values, normalise_weights(new_weights), new_offsets
 
     def _adopt_neighbours(self, gaps: Tensor, source: Tensor, position: Tensor, parent: Tensor, inside: Tensor) -> None:
-        """Gives a gap next to reached pixels the parent that landed nearest to it (in place): right for any zoom up to 3."""
+        """Gives a gap next to reached pixels the parent that landed nearest to it, in place (zooms up to 3)."""
         pixels = source.shape[0]
         x, y = self.grid[:, gaps]
         nearest = torch.full_like(x, float("inf"))
@@ -143,7 +144,7 @@ class EagerState:
     def _split(
         self, values: Tensor, copies: Tensor, contracts: Tensor, child: Tensor, parent: Tensor, new_values: Tensor
     ) -> SplitSources:
-        """Splits every source with n > 1 copies into x / sqrt(n) + (z_j - mean z) (spec, step 3); fills the children."""
+        """Splits every source with n > 1 copies into x / sqrt(n) + (z_j - mean z); fills the children."""
         split = (copies > 1).nonzero().squeeze(1)
         group_of = torch.zeros_like(copies)
         group_of[split] = torch.arange(split.shape[0], device=copies.device)
@@ -169,7 +170,7 @@ class EagerState:
         new_weights: Tensor,
         new_offsets: Tensor | None,
     ) -> None:
-        """Sums the sources of every pixel where several arrive (spec, step 4)."""
+        """Sums the sources of every pixel where several arrive ."""
         crowded = (arrivals > 1).nonzero().squeeze(1)
         if crowded.shape[0] == 0:
             return
@@ -212,7 +213,8 @@ class EagerState:
         requests = torch.bincount(source, minlength=pixels)
         demand = group_sum(share[:, None], source, pixels).squeeze(1)
         part_of = share / demand[source]  # the fraction of the old pixel that this request receives
-        # x f_j + (sqrt(f_j) z_j - f_j sum_k sqrt(f_k) z_k) is the bridge's increment over f_j, given the whole sums to x.
+        # x f_j + (sqrt(f_j) z_j - f_j sum_k sqrt(f_k) z_k) is the bridge's increment over f_j, given the whole sums
+        # to x.
         bridged = requests[source] > 1
         drawn = self._randn(int(bridged.sum()), channels) * part_of[bridged, None].sqrt()
         bridge = values - group_sum(drawn, source[bridged], pixels)

@@ -1,8 +1,10 @@
-"""The Triton fast path of the ``particle`` algorithm (Deng et al., ICLR 2025): see ``noise_warp_eager`` for the reference.
+"""The Triton fast path of the ``particle`` algorithm (Deng et al., ICLR 2025): see ``noise_warp_eager`` for the
+reference.
 
-Every new pixel sends up to four requests, one to each bilinear neighbour of the place it came from. A source walks the list of
-its requests twice (how much is asked; the sum of the random parts) and keeps what all increments have in common; the new pixels
-then add their own random part. Lists are unordered, so shares and random parts are summed as integers.
+Every new pixel sends up to four requests, one to each bilinear neighbour of the place it came from. A source walks
+the list of its requests twice (how much is asked; the sum of the random parts) and keeps what all increments have in
+common; the new pixels then add their own random part. Lists are unordered, so shares and random parts are summed as
+integers.
 """
 
 from __future__ import annotations
@@ -13,7 +15,8 @@ import triton.language as tl
 from torch import Tensor
 
 from .noise_warp_random import BRIDGE, START, standard_normal
-from .noise_warp_triton import ENDED, RANDOM_SCALE, _round_any
+from .noise_warp_triton_lists import ENDED
+from .noise_warp_triton_split import RANDOM_SCALE, round_any
 
 _BRIDGE, _FRESH = tl.constexpr(BRIDGE), tl.constexpr(START)
 SHARE_SCALE = tl.constexpr(float(2**20))
@@ -21,7 +24,7 @@ SHARE_SCALE = tl.constexpr(float(2**20))
 
 @triton.jit
 def _request(back, p, corner, height, width, pixels, valid):
-    """Request ``corner`` (0..3) of new pixels ``p``: (source pixel, share in 2**-20, int32 and 0 where nothing is asked)."""
+    """Request ``corner`` (0..3) of new pixels ``p``: (source pixel, share in 2**-20; 0: nothing is asked)."""
     x = (p % width).to(tl.float32) + tl.load(back + p, valid, 0.0)
     y = (p // width).to(tl.float32) + tl.load(back + pixels + p, valid, 0.0)
     real = valid & (x == x) & (y == y)
@@ -33,7 +36,7 @@ def _request(back, p, corner, height, width, pixels, valid):
     share_y = tl.where(below > 0, y - top, 1.0 - (y - top))
     column, row = left + right, top + below
     inside = real & (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    share = tl.where(inside, _round_any(share_x * share_y * SHARE_SCALE), 0.0).to(tl.int32)
+    share = tl.where(inside, round_any(share_x * share_y * SHARE_SCALE), 0.0).to(tl.int32)
     source = tl.where(inside, row, 0).to(tl.int32) * width + tl.where(inside, column, 0).to(tl.int32)
     return source, share
 
@@ -64,7 +67,7 @@ def _bridge(
     C: tl.constexpr,
     BLOCK: tl.constexpr,
 ):
-    """In place: x becomes x - sum_k sqrt(f_k) z_k over the requests k. ``demand``: shares asked for, or 0 for one request."""
+    """In place: x becomes x - sum_k sqrt(f_k) z_k over the requests k. ``demand``: shares asked, 0 for one request."""
     s = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = s < pixels
     column = tl.arange(0, C)
@@ -75,7 +78,7 @@ def _bridge(
     while tl.max(request) >= 0:
         live = request >= 0
         at = tl.where(live, request, 0)
-        source, share = _request(back, at // 4, at % 4, height, width, pixels, live)
+        _source, share = _request(back, at // 4, at % 4, height, width, pixels, live)
         asked += share.to(tl.int64)
         count += live.to(tl.int32)
         request = tl.load(following + at, live, ENDED)
@@ -86,10 +89,10 @@ def _bridge(
     while tl.max(request) >= 0:
         live = request >= 0
         at = tl.where(live, request, 0)
-        source, share = _request(back, at // 4, at % 4, height, width, pixels, live)
+        _source, share = _request(back, at // 4, at % 4, height, width, pixels, live)
         fraction = share.to(tl.float32) / tl.where(live, whole, 1.0)
         z = standard_normal(seed, frame, at // 4, (at % 4 + _BRIDGE)[:, None], C)
-        drawn += _round_any(tl.sqrt(fraction)[:, None] * z * RANDOM_SCALE).to(tl.int64)
+        drawn += round_any(tl.sqrt(fraction)[:, None] * z * RANDOM_SCALE).to(tl.int64)
         request = tl.load(following + at, live, ENDED)
     place = values + s.to(tl.int64)[:, None] * channels + column[None, :]
     mask = (valid & (count > 1))[:, None] & (column < channels)[None, :]
@@ -116,7 +119,7 @@ def _collect(
         part = fraction[:, None] * x
         if tl.max(bridged.to(tl.int32)) > 0:
             z = standard_normal(seed, frame, p, (p * 0 + corner + _BRIDGE)[:, None], C)
-            drawn = _round_any(tl.sqrt(fraction)[:, None] * z * RANDOM_SCALE) / RANDOM_SCALE
+            drawn = round_any(tl.sqrt(fraction)[:, None] * z * RANDOM_SCALE) / RANDOM_SCALE
             part += tl.where(bridged[:, None], drawn, 0.0)
         total += part
         norm += fraction
@@ -128,7 +131,7 @@ def _collect(
 
 
 def step_particle(state, back: Tensor, size: tuple[int, int] | None) -> Tensor | None:
-    """One step of a ``TritonState`` whose algorithm is ``particle``; ``back`` is the inverse flow, float32 ``[2, height, width]``."""
+    """One step of a ``TritonState`` of the particle algorithm; ``back`` is the inverse flow ``[2, height, width]``."""
     pixels, device = state.pixels, state.device
     if state._lists is None:
         state._lists = {
