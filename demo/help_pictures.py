@@ -9,14 +9,15 @@ from pathlib import Path
 import av
 import numpy
 import torch
+from PIL import Image
+from torch import Tensor
+
 from kernels.flow import occlusion_mask
 from kernels.flow_picture import flow_to_image
 from kernels.noise_mix import mix_noise
 from kernels.noise_picture import noise_to_picture
 from kernels.noise_warp import warp_noise
 from kernels.optical_flow import dis_flow
-from PIL import Image
-from torch import Tensor
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"

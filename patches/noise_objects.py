@@ -103,14 +103,15 @@ class MixedNoise:
 
     def generate_noise(self, latent: dict) -> Tensor:
         """The mix for a LATENT; see ``kernels.noise_mix.mix_noise``."""
-        return map_parts(self._mix, self.first.generate_noise(latent), self.second.generate_noise(latent))
+        first, second = self.first.generate_noise(latent), self.second.generate_noise(latent)
+        try:
+            return map_parts(self._mix, first, second)
+        except ValueError as error:
+            raise ValueError(f"Mix Noise: {error}. Connect two independent noises for the same latent.") from None
 
     def _mix(self, first: Tensor, second: Tensor) -> Tensor:
         if first.shape != second.shape:
-            raise ValueError(
-                f"Mix Noise: noise_a gave shape {list(first.shape)} and noise_b {list(second.shape)} for the same "
-                "latent."
-            )
+            raise ValueError(f"noise_a gave shape {list(first.shape)} and noise_b {list(second.shape)}")
         if first.ndim not in (4, 5):  # sound and the like in a packed latent: no frames
             return mix_noise(first, second, self.weight.at(1))
         layout = read_layout(first, batch_4d=self.batch_4d, layout_5d=self.layout_5d)

@@ -130,17 +130,14 @@ class WarpedNoise:
         clip_frames = self.flow.frames
         noise = self._warp(layout, seed, progress)
         if layout.frames == 1 and self.batch_4d == "pictures":  # also pictures that the sampler gave a time axis
-            noise, positions = noise[-1:], [clip_frames - 1]
-        elif frames is not None or layout.frames == clip_frames:
-            positions = list(range(clip_frames))
+            noise, positions = noise[-1:], torch.tensor([clip_frames - 1.0])
         else:
-            if layout.frames > 1:
-                noise = temporal_downsample(noise, layout.frames, self.temporal, seed=derived_seed(seed, "temporal"))
-            else:
-                noise = noise[:1]
-            positions = [_clip_position(i, layout.frames, clip_frames) for i in range(layout.frames)]
+            count = layout.frames if frames is None else clip_frames
+            noise = temporal_downsample(noise, count, self.temporal, seed=derived_seed(seed, "temporal"))
+            # Where in the clip each latent frame stands: the first at its start, the last at its end.
+            positions = torch.arange(count) * (clip_frames - 1) / max(1, count - 1)
 
-        weight = self.degradation.at(torch.tensor(positions), length=clip_frames)
+        weight = self.degradation.at(positions, length=clip_frames)
         if bool((weight > 0).any()):
             # After the frames were thinned out, so that 1 is plain noise whatever the temporal mode does to variance.
             fresh = plain_noise(noise.shape, derived_seed(seed, "degradation"))
@@ -206,11 +203,6 @@ class WarpedNoise:
                 "squeezed to fit. Crop the clip to the latent's shape to avoid that.",
                 width, height, width / height, layout.width, layout.height, layout.width / layout.height,
             )  # fmt: skip
-
-
-def _clip_position(index: int, frames: int, clip_frames: int) -> float:
-    """Where in the clip a latent frame stands: first at frame 0, last at the last, the others evenly between."""
-    return index * (clip_frames - 1) / (frames - 1) if frames > 1 else 0.0
 
 
 def _too_many_frames(layout: LatentLayout, clip_frames: int) -> str:

@@ -120,3 +120,15 @@ def test_map_parts():
     nested = comfy.nested_tensor.NestedTensor([torch.ones(1), torch.ones(2)])
     assert [p.sum().item() for p in map_parts(lambda a, b: a + b, nested, nested).unbind()] == [2, 4]
     assert map_parts(lambda a: a * 3, torch.ones(1)).item() == 3
+
+
+def test_mixed_noise_that_cancels_is_refused():
+    class Negative:
+        seed = 0
+
+        def generate_noise(self, latent):
+            return -Noise_RandomNoise(1).generate_noise(latent)
+
+    mix = MixedNoise(Noise_RandomNoise(1), Negative(), Schedule.parse(0.5))
+    with pytest.raises(ValueError, match=r"Mix Noise: .*cancel.*independent"):
+        mix.generate_noise(latent(1, 4, 8, 8))

@@ -146,8 +146,9 @@ def test_batch_index_takes_a_batch_apart(settings):
 
 
 @pytest.mark.parametrize("degradation", [0.0, 0.4])
-def test_batch_index_picks_frames_of_the_clip(degradation):
-    noise = make(swirl(6), degradation=degradation)
+@pytest.mark.parametrize("temporal", ["nearest", "randn"])
+def test_batch_index_picks_frames_of_the_clip(degradation, temporal):
+    noise = make(swirl(6), degradation=degradation, temporal=temporal)
     whole = noise.generate_noise(latent(6, 4, 8, 8))
     for index in ([2], [4, 5], [5, 0, 5]):
         part = noise.generate_noise(latent(len(index), 4, 8, 8, batch_index=index))
@@ -205,6 +206,12 @@ def test_degradation_0_is_the_warped_noise_and_1_is_plain_noise():
 def test_full_degradation_is_plain_noise_in_every_temporal_mode(temporal):
     noise = make(swirl(17), degradation=1.0, temporal=temporal).generate_noise(latent(1, 16, 5, 8, 8))
     statistics_are_normal(noise)
+
+
+def test_randn_is_plain_noise_also_frame_by_frame():
+    noise = make(pan(5, dx=0.0), temporal="randn").generate_noise(latent(5, 16, 8, 8))
+    statistics_are_normal(noise)
+    assert (torch.corrcoef(noise.reshape(5, -1)) - torch.eye(5)).abs().max() < 0.2
 
 
 def test_degradation_is_read_at_the_clips_frames():
