@@ -72,6 +72,8 @@ def test_a_server_ends_with_the_process_that_started_it():
     finally:
         starter.kill()
         starter.stdout.close()
+        if process_id and is_alive(int(process_id)):
+            os.kill(int(process_id), signal.SIGKILL)
         if folder:
             shutil.rmtree(folder, ignore_errors=True)
 
