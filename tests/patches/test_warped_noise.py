@@ -8,7 +8,7 @@ import comfy.utils
 import pytest
 import torch
 from flows import pan, swirl
-from papernodes.kernels.noise_warp import warp_noise
+from papernodes.kernels.noise_warp import NoiseWarper, warp_noise
 from papernodes.kernels.schedule import Schedule
 from papernodes.patches import warped_noise
 from papernodes.patches.latent_layout import derived_seed, item_seed, read_layout
@@ -278,6 +278,16 @@ def test_interrupt_stops_within_one_frame():
         comfy.utils.set_progress_bar_global_hook(None)
         comfy.model_management.interrupt_current_processing(False)
     assert max(steps) == 3
+
+
+def test_room_is_made_before_the_noise_is_computed(monkeypatch):
+    calls = []
+    monkeypatch.setattr(comfy.model_management, "free_memory", lambda needed, device: calls.append(needed))
+    real = warped_noise.warp_noise
+    monkeypatch.setattr(warped_noise, "warp_noise", lambda *a, **k: calls.append("computed") or real(*a, **k))
+    make(swirl(5)).generate_noise(latent(5, 4, 8, 8))
+    assert calls[-1] == "computed"
+    assert calls[0] >= NoiseWarper.state_bytes(4, 8 * OVERSAMPLE, 8 * OVERSAMPLE)
 
 
 def test_a_grid_larger_than_memory_is_refused_before_it_is_made(monkeypatch):
