@@ -100,9 +100,9 @@ class EagerState:
         # Pixels nobody reaches take a copy of the source that the flow read backwards points at, or fresh noise.
         gaps = (arrivals == 0).nonzero().squeeze(1)
         parent, inside = self._number(self.grid[:, gaps] - vectors[:, gaps].round())
-        if self.offsets is not None:
-            self._adopt_neighbours(gaps, source, position, parent, inside)
         fresh, child, parent = gaps[~inside], gaps[inside], parent[inside]
+        if self.offsets is not None:
+            self._adopt_neighbours(child, source, position, parent)
         source[fresh] = 0
         source[child] = parent
         copies = torch.bincount(parent, minlength=pixels) + contracts
@@ -122,8 +122,8 @@ class EagerState:
         self._contract(target, contracts, arrivals, share, position, split_value, new_values, new_weights, new_offsets)
         self.values, self.weights, self.offsets = new_values, normalise_weights(new_weights), new_offsets
 
-    def _adopt_neighbours(self, gaps: Tensor, source: Tensor, position: Tensor, parent: Tensor, inside: Tensor) -> None:
-        """Gives a gap next to reached pixels the parent that landed nearest to it, in place (zooms up to 3)."""
+    def _adopt_neighbours(self, gaps: Tensor, source: Tensor, position: Tensor, parent: Tensor) -> None:
+        """Gives a gap next to reached pixels the parent that landed nearest, in place; right for zooms up to 3."""
         pixels = source.shape[0]
         x, y = self.grid[:, gaps]
         nearest = torch.full_like(x, float("inf"))
@@ -133,13 +133,11 @@ class EagerState:
                     continue
                 number, real = self._number(torch.stack([x + column, y + row]))
                 candidate = source[number]
-                real = real & (candidate < pixels)
                 landed = position[:, candidate.clamp_max(pixels - 1)]
                 distance = (landed[0] - x) * (landed[0] - x) + (landed[1] - y) * (landed[1] - y)
-                closer = real & (distance < nearest)
+                closer = real & (candidate < pixels) & (distance < nearest)
                 nearest = torch.where(closer, distance, nearest)
                 parent.copy_(torch.where(closer, candidate, parent))
-                inside |= closer
 
     def _split(
         self, values: Tensor, copies: Tensor, contracts: Tensor, child: Tensor, parent: Tensor, new_values: Tensor

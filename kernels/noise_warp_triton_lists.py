@@ -50,7 +50,7 @@ def link_sources(
 
 
 @triton.jit
-def _nearest_neighbour(p, gap, position, first, parent, inside, height, width, pixels):
+def _nearest_neighbour(p, gap, position, first, parent, height, width, pixels):
     """For gaps beside reached pixels: the first source of that neighbour which landed nearest; else what came in."""
     x, y = p % width, p // width
     nearest = tl.full(p.shape, float("inf"), tl.float32)
@@ -66,8 +66,7 @@ def _nearest_neighbour(p, gap, position, first, parent, inside, height, width, p
             closer = real & (distance < nearest)
             nearest = tl.where(closer, distance, nearest)
             parent = tl.where(closer, source, parent)
-            inside = inside | closer
-    return parent, inside
+    return parent
 
 
 @triton.jit
@@ -98,8 +97,8 @@ def link_children(
     parent, inside = pixel_number(x, y, height, width)
     inside = inside & (dx == dx) & (dy == dy) & gap
     if CARRY:  # noqa: SIM102 - a compile-time choice around a run-time one
-        if tl.max(gap.to(tl.int32)) > 0:
-            parent, inside = _nearest_neighbour(p, gap, position, first, parent, inside, height, width, pixels)
+        if tl.max(inside.to(tl.int32)) > 0:
+            parent = _nearest_neighbour(p, inside, position, first, parent, height, width, pixels)
     fresh = tl.sum((gap & ~inside).to(tl.int64))
     if fresh > 0:
         tl.atomic_add(total, fresh * 16777216)
