@@ -62,9 +62,9 @@ def run(seeds: int = 2) -> lib.Table:
         ],
         facts=lib.facts(torch.device("cpu")),
         remarks=[
-            "Correlation of frame 0 with frame 1, 4, 8, 24 at the pixel that the motion has reached. `track` keeps real",
-            "positions: what a video shows. `step` rounds positions in every frame: what a whole-pixel warp can follow at",
-            "best, however far that drifts from the motion.",
+            "Correlation of frame 0 with frame 1, 4, 8, 24 at the pixel that the motion has reached. `track` keeps",
+            "real positions: what a video shows. `step` rounds positions in every frame: what a whole-pixel warp can",
+            "follow at best, however far that drifts from the motion.",
         ],
     )
     flows = {
@@ -95,7 +95,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--results", default=str(lib.RESULTS), help="folder for the table")
     parser.add_argument("--seeds", type=int, default=2)
-    arguments = parser.parse_args()
+    arguments, _ = parser.parse_known_args()
     print(run(arguments.seeds).save(Path(arguments.results)))
 
 

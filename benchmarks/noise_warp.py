@@ -91,7 +91,7 @@ def main() -> None:
     parser.add_argument("--results", default=str(lib.RESULTS), help="folder for the table")
     parser.add_argument("--repeats", type=int, default=50)
     parser.add_argument("--pairs", type=int, default=10)
-    arguments = parser.parse_args()
+    arguments, _ = parser.parse_known_args()
     sizes = [(1920, 2880), (480, 720)] if torch.cuda.is_available() else [(480, 720)]
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     for height, width in sizes:
