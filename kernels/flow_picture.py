@@ -23,6 +23,7 @@ _CORNERS = (
 )
 _DARKEST = 0.6  # brightness of what is twice as fast as the scale or faster
 _SMALLEST_SCALE = 0.1  # pixels; slower clips are not blown up to full colour
+_HUES = 55 * 128  # directions; neighbours differ by less than one of 256 levels
 _SMALLEST_LEGEND = 96  # pixels; smaller pictures have no room for one
 
 
@@ -58,8 +59,8 @@ def flow_to_image(vectors: Tensor, *, max_magnitude: float | None = None, legend
     max_magnitude = float(max_magnitude)
     if not (math.isfinite(max_magnitude) and max_magnitude > 0):
         raise ValueError(f"max_magnitude: got {max_magnitude:g}; expected a positive number of pixels.")
-    wheel = color_wheel(vectors.device)
-    picture = torch.stack([_paint(frame, max_magnitude, wheel) for frame in vectors])
+    hues = _fine_wheel(vectors.device)
+    picture = torch.stack([_paint(frame, max_magnitude, hues) for frame in vectors])
     height, width = vectors.shape[2:]
     if legend and min(height, width) >= _SMALLEST_LEGEND:
         patch, alpha = _legend(min(height, width), max_magnitude)
@@ -76,20 +77,24 @@ def typical_maximum(vectors: Tensor) -> float:
     return max(_SMALLEST_SCALE, float(speed.kthvalue(place).values))
 
 
-def _paint(vectors: Tensor, scale: float, wheel: Tensor) -> Tensor:
+def _fine_wheel(device=None) -> Tensor:
+    """float32 [_HUES, 3]: the wheel with its colours blended, one entry for each direction that can be told apart."""
+    wheel = color_wheel(device)
+    place = torch.arange(_HUES, device=device) * (wheel.shape[0] / _HUES)
+    first = place.long()
+    return torch.lerp(wheel[first], wheel[(first + 1) % wheel.shape[0]], (place - first).unsqueeze(-1))
+
+
+def _paint(vectors: Tensor, scale: float, hues: Tensor) -> Tensor:
     """float32 [2, H, W] -> [H, W, 3]."""
     dx, dy = vectors[0] / scale, vectors[1] / scale
     speed = (dx * dx + dy * dy).sqrt()
-    steps = wheel.shape[0]
-    place = (torch.atan2(-dy, -dx) / (2 * math.pi) + 0.5) * steps
-    below = place.floor()
-    part = (place - below).unsqueeze(-1)
-    first = below.to(torch.int64) % steps
-    hue = torch.lerp(wheel[first], wheel[(first + 1) % steps], part)
-    speed = speed.unsqueeze(-1)
-    return torch.where(
-        speed <= 1.0, 1.0 - speed * (1.0 - hue), hue * (1.0 - (speed - 1.0).clamp(0, 1) * (1.0 - _DARKEST))
-    )
+    place = (torch.atan2(-dy, -dx) * (_HUES / (2 * math.pi)) + (_HUES / 2 + 0.5)).long() % _HUES
+    slow = speed <= 1.0
+    # white fades into the hue up to the scale, the hue darkens beyond it
+    share = torch.where(slow, speed, 1.0 - (speed - 1.0).clamp(0, 1) * (1.0 - _DARKEST)).unsqueeze(-1)
+    white = torch.where(slow, 1.0 - speed, torch.zeros_like(speed)).unsqueeze(-1)
+    return torch.addcmul(white, hues.index_select(0, place.reshape(-1)).view(*place.shape, 3), share)
 
 
 def _legend(edge: int, scale: float) -> tuple[Tensor, Tensor]:
@@ -117,7 +122,7 @@ def _legend(edge: int, scale: float) -> tuple[Tensor, Tensor]:
     away_x, away_y = x - panel_width / 2, y - (margin + radius)
     distance = (away_x.square() + away_y.square()).sqrt()
     arrows = torch.stack([away_x.expand_as(distance), away_y.expand_as(distance)])
-    wheel = _paint(arrows.clamp(-2 * radius, 2 * radius), float(radius), color_wheel()).clamp(0, 1)
+    wheel = _paint(arrows.clamp(-2 * radius, 2 * radius), float(radius), _fine_wheel()).clamp(0, 1)
     wheel = torch.where((distance > radius).unsqueeze(-1), 1.0, wheel)
     disc = (radius + 0.5 - distance).clamp(0, 1)
     rim = (1.0 - (distance - radius + 0.5).abs()).clamp(0, 1)
