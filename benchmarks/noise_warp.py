@@ -11,7 +11,7 @@ import argparse
 
 import torch
 
-from kernels.noise_warp import NoiseWarper
+from kernels.noise_warp import NoiseWarper, slack_for
 
 from . import lib
 from .published_noise_warp import PublishedNoiseWarp
@@ -55,7 +55,14 @@ def run(
                 def fill(algorithm=algorithm, backend=backend, warper=warper, flow=flow):
                     warper.append(
                         NoiseWarper(
-                            channels, height, width, seed=0, device=device, algorithm=algorithm, backend=backend
+                            channels,
+                            height,
+                            width,
+                            seed=0,
+                            device=device,
+                            algorithm=algorithm,
+                            backend=backend,
+                            slack=slack_for(height // SIZE[0]),
                         )
                     )
                     for _ in range(2):

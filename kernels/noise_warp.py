@@ -34,7 +34,13 @@ Algorithm = Literal["subpixel", "nearest", "particle"]
 Backend = Literal["auto", "eager", "triton"]
 ALGORITHMS: tuple[Algorithm, ...] = ("subpixel", "nearest", "particle")
 BACKENDS: tuple[Backend, ...] = ("auto", "eager", "triton")
+MAX_SLACK = 8.0  # state pixels; the fast path's integer sums are sized for it
 MAX_STATE_PIXELS = 2**28  # pixel numbers are int32 in the fast path, with room for flags
+
+
+def slack_for(oversample: int) -> float:
+    """The slack of ``NoiseWarper`` for an output of ``1 / oversample`` of its grid: a quarter of an output pixel."""
+    return min(max(0.5, oversample / 4), MAX_SLACK)
 
 
 def triton_is_available() -> bool:
@@ -75,9 +81,12 @@ class NoiseWarper:
         device: where the state lives.
         algorithm: one of ``ALGORITHMS``.
         backend: ``auto``, ``eager`` or ``triton``.
+        slack: how far (state pixels, 0.5 to 8) ``subpixel`` lets a value lag behind its true position before
+            it moves by itself. Neighbours then keep step longer, so fewer values meet and fewer gaps open.
 
     Raises:
-        ValueError: sizes below 1, a grid of more than 2**28 pixels, an unknown algorithm or backend.
+        ValueError: sizes below 1, a grid of more than 2**28 pixels, a slack outside 0.5 to 8, an unknown algorithm
+            or backend.
     """
 
     def __init__(
@@ -90,6 +99,7 @@ class NoiseWarper:
         device: torch.device | str = "cpu",
         algorithm: Algorithm = ALGORITHMS[0],
         backend: Backend = "auto",
+        slack: float = 0.5,
     ) -> None:
         if min(channels, height, width) < 1:
             raise ValueError(f"channels, height and width must be at least 1; got {channels}, {height}, {width}")
@@ -99,6 +109,8 @@ class NoiseWarper:
             )
         if algorithm not in ALGORITHMS:
             raise ValueError(f"algorithm must be one of {', '.join(ALGORITHMS)}; got {algorithm!r}")
+        if not 0.5 <= slack <= MAX_SLACK:
+            raise ValueError(f"slack must lie between 0.5 and {MAX_SLACK} pixels; got {slack}")
         self.channels, self.height, self.width = channels, height, width
         self.device = torch.device(device)
         self.algorithm: Algorithm = algorithm
@@ -107,7 +119,9 @@ class NoiseWarper:
             from .noise_warp_triton import TritonState as State
         else:
             from .noise_warp_eager import EagerState as State
-        self._state = State(channels, height, width, seed=seed & (2**64 - 1), device=self.device, algorithm=algorithm)
+        self._state = State(
+            channels, height, width, seed=seed & (2**64 - 1), device=self.device, algorithm=algorithm, slack=slack
+        )
 
     @property
     def values(self) -> Tensor:
@@ -213,7 +227,14 @@ def warp_noise(
     h, w = size
     frames = flow.shape[0] + 1
     warper = NoiseWarper(
-        channels, h * oversample, w * oversample, seed=seed, device=device, algorithm=algorithm, backend=backend
+        channels,
+        h * oversample,
+        w * oversample,
+        seed=seed,
+        device=device,
+        algorithm=algorithm,
+        backend=backend,
+        slack=slack_for(oversample),
     )
     out = torch.empty(frames, channels, h, w, dtype=torch.float32, device=warper.device)
     for index in range(frames):

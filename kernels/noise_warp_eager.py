@@ -45,9 +45,17 @@ class EagerState:
     (subpixel)."""
 
     def __init__(
-        self, channels: int, height: int, width: int, *, seed: int, device: torch.device, algorithm: str
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        seed: int,
+        device: torch.device,
+        algorithm: str,
+        slack: float,
     ) -> None:
-        self.height, self.width, self.algorithm = height, width, algorithm
+        self.height, self.width, self.algorithm, self.slack = height, width, algorithm, slack
         pixels = height * width
         self.generator = torch.Generator(device).manual_seed(seed)
         self.values = self._randn(pixels, channels)
@@ -87,10 +95,13 @@ class EagerState:
     def _step_whole_pixels(self, flow: Tensor) -> None:
         values, weights, pixels = self.values, self.weights, self.values.shape[0]
         vectors = flow.reshape(2, pixels).nan_to_num(nan=float("inf"))  # a vector that is no number leaves the image
-        position = self.grid + vectors
+        position = landing = self.grid + vectors
         if self.offsets is not None:
             position = position + self.offsets.T
-        target, contracts = self._number(position)
+            # Neighbours that round alike keep step; only an offset beyond the slack makes a value change lanes.
+            in_step = self.grid + vectors.round()
+            landing = torch.where((position - in_step).abs() <= self.slack, in_step, position)
+        target, contracts = self._number(landing)
         arrivals = torch.bincount(target[contracts], minlength=pixels)
         # Where several sources arrive this keeps the first of them; those pixels are summed below.
         source = torch.full((pixels,), pixels, dtype=torch.int64, device=values.device)
@@ -113,7 +124,7 @@ class EagerState:
         new_weights[fresh] = 1.0
         new_offsets = None
         if self.offsets is not None:
-            new_offsets = (position.T.index_select(0, source) - self.grid.T).clamp_(-0.5, 0.5)
+            new_offsets = (position.T.index_select(0, source) - self.grid.T).clamp_(-self.slack, self.slack)
             new_offsets[fresh] = 0.0
 
         split_value = self._split(values, copies, contracts, child, parent, new_values)

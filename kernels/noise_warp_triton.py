@@ -44,8 +44,17 @@ class TritonState:
     FUSED_AREA = 64  # output cells of fewer pixels are pooled by a second kernel
 
     def __init__(
-        self, channels: int, height: int, width: int, *, seed: int, device: torch.device, algorithm: str
+        self,
+        channels: int,
+        height: int,
+        width: int,
+        *,
+        seed: int,
+        device: torch.device,
+        algorithm: str,
+        slack: float,
     ) -> None:
+        self.slack = float(slack)
         self.channels, self.height, self.width = channels, height, width
         self.algorithm, self.device, self.frame = algorithm, device, 0
         self.seed = seed - 2**64 if seed >= 2**63 else seed  # a signed 64-bit kernel argument
@@ -131,7 +140,7 @@ class TritonState:
         if carry:
             first.fill_(NOBODY.value)
         link_sources[(triton.cdiv(pixels, self.LINK_SOURCES),)](
-            flow, self.offsets, position, first, head, following, height, width, pixels,
+            flow, self.offsets, position, first, head, following, height, width, pixels, self.slack,
             CARRY=carry, BLOCK=self.LINK_SOURCES,
         )  # fmt: skip
         link_children[(triton.cdiv(pixels, self.LINK_CHILDREN),)](
@@ -178,6 +187,7 @@ class TritonState:
             lists["counters"],
             position,
             self._new_offsets,
+            self.slack,
             width,
             pixels,
             channels,
@@ -243,6 +253,7 @@ class TritonState:
             lists["commons"],
             lists["total"],
             self._new_values if output is None else output,
+            self.slack,
             self.width,
             self.pixels,
             self.channels,

@@ -11,7 +11,7 @@ from .noise_warp_triton_lists import ENDED, FRESH, READY, TOTAL_SCALE
 from .noise_warp_triton_split import RANDOM_SCALE, STREAM_CHILD, round_any
 
 STREAM_FRESH = tl.constexpr(START)
-SHORT_LIST = tl.constexpr(14)  # sources of a pixel that 32 bits can sum: 14 * 2**24 * 8 < 2**31
+SHORT_LIST = tl.constexpr(14)  # sources of a pixel that 32 bits can sum: 14 * 2**24 * 8 < 2**31 (slack is at most 8)
 SHORT_SCALE = tl.constexpr(float(2**24))
 LONG_SCALE = tl.constexpr(float(2**27))
 
@@ -70,6 +70,7 @@ def gather(
     commons,
     total,
     output,
+    slack,
     width,
     pixels,
     channels,
@@ -116,8 +117,8 @@ def gather(
         if CARRY:
             x_off = tl.load(position + source, arrived | child, 0.0) - (p % width).to(tl.float32)
             y_off = tl.load(position + pixels + source, arrived | child, 0.0) - (p // width).to(tl.float32)
-            x_off = tl.where(arrived | child, tl.minimum(tl.maximum(x_off, -0.5), 0.5), 0.0)
-            y_off = tl.where(arrived | child, tl.minimum(tl.maximum(y_off, -0.5), 0.5), 0.0)
+            x_off = tl.where(arrived | child, tl.minimum(tl.maximum(x_off, -slack), slack), 0.0)
+            y_off = tl.where(arrived | child, tl.minimum(tl.maximum(y_off, -slack), slack), 0.0)
         if tl.max(ready.to(tl.int32)) > 0:
             value = tl.where(ready[:, None], tl.load(place, ready[:, None] & here, 0.0), value)
             weight = tl.where(ready, tl.load(new_weights + p, ready, 1.0), weight)

@@ -10,6 +10,7 @@ DROPPED = tl.constexpr(-2)  # ``following`` of a source that leaves the image
 FRESH = tl.constexpr(-1)  # ``head`` of a pixel that takes fresh noise
 NOBODY = tl.constexpr(2**31 - 1)  # ``first`` of a pixel nobody reached
 READY = tl.constexpr(-(2**31))  # ``head`` of a pixel whose new value is already written
+LIMIT = tl.constexpr(4194303.0)  # pixels; beyond it ``round_even`` is not exact, and every image ends
 TOTAL_SCALE = tl.constexpr(float(2**24))  # fixed point of the weight total
 
 
@@ -30,17 +31,33 @@ def pixel_number(x, y, height, width):
 
 @triton.jit
 def link_sources(
-    flow, offsets, position, first, head, following, height, width, pixels, CARRY: tl.constexpr, BLOCK: tl.constexpr
+    flow,
+    offsets,
+    position,
+    first,
+    head,
+    following,
+    height,
+    width,
+    pixels,
+    slack,
+    CARRY: tl.constexpr,
+    BLOCK: tl.constexpr,
 ):
     i = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
     valid = i < pixels
-    x = (i % width).to(tl.float32) + tl.load(flow + i, valid, 0.0)
-    y = (i // width).to(tl.float32) + tl.load(flow + pixels + i, valid, 0.0)
+    dx, dy = tl.load(flow + i, valid, 0.0), tl.load(flow + pixels + i, valid, 0.0)
+    x, y = (i % width).to(tl.float32) + dx, (i // width).to(tl.float32) + dy
     if CARRY:
         x += tl.load(offsets + i, valid, 0.0)
         y += tl.load(offsets + pixels + i, valid, 0.0)
         tl.store(position + i, x, valid)
         tl.store(position + pixels + i, y, valid)
+        # Neighbours that round alike keep step; only an offset beyond the slack makes a value change lanes.
+        step_x = (i % width).to(tl.float32) + round_even(tl.minimum(tl.maximum(dx, -LIMIT), LIMIT))
+        step_y = (i // width).to(tl.float32) + round_even(tl.minimum(tl.maximum(dy, -LIMIT), LIMIT))
+        x = tl.where(tl.abs(x - step_x) <= slack, step_x, x)
+        y = tl.where(tl.abs(y - step_y) <= slack, step_y, y)
     target, inside = pixel_number(x, y, height, width)
     inside = inside & (x == x) & (y == y) & valid
     if CARRY:
@@ -91,9 +108,8 @@ def link_children(
     gap = (tl.load(head + p, valid, 0) == FRESH) & valid
     dx = tl.load(flow + p, gap, 0.0)
     dy = tl.load(flow + pixels + p, gap, 0.0)
-    limit = 4194303.0
-    x = (p % width).to(tl.float32) - round_even(tl.minimum(tl.maximum(dx, -limit), limit))
-    y = (p // width).to(tl.float32) - round_even(tl.minimum(tl.maximum(dy, -limit), limit))
+    x = (p % width).to(tl.float32) - round_even(tl.minimum(tl.maximum(dx, -LIMIT), LIMIT))
+    y = (p // width).to(tl.float32) - round_even(tl.minimum(tl.maximum(dy, -LIMIT), LIMIT))
     parent, inside = pixel_number(x, y, height, width)
     inside = inside & (dx == dx) & (dy == dy) & gap
     if CARRY:  # noqa: SIM102 - a compile-time choice around a run-time one

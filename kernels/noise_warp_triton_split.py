@@ -38,6 +38,7 @@ def split_sources(
     counters,
     position,
     new_offsets,
+    slack,
     width,
     pixels,
     channels,
@@ -82,8 +83,8 @@ def split_sources(
             if CARRY:
                 x_off = tl.load(position + s, live, 0.0) - (child % width).to(tl.float32)
                 y_off = tl.load(position + pixels + s, live, 0.0) - (child // width).to(tl.float32)
-                tl.store(new_offsets + child, tl.minimum(tl.maximum(x_off, -0.5), 0.5), live)
-                tl.store(new_offsets + pixels + child, tl.minimum(tl.maximum(y_off, -0.5), 0.5), live)
+                tl.store(new_offsets + child, tl.minimum(tl.maximum(x_off, -slack), slack), live)
+                tl.store(new_offsets + pixels + child, tl.minimum(tl.maximum(y_off, -slack), slack), live)
             child = tl.load(sibling + child, live, ENDED)
 
 

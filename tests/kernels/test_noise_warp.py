@@ -12,7 +12,7 @@ from noise_statistics import (
     zoom,
 )
 from papernodes.benchmarks.tracking import correlation_along_flow
-from papernodes.kernels.noise_warp import ALGORITHMS, NoiseWarper, choose_backend, warp_noise
+from papernodes.kernels.noise_warp import ALGORITHMS, NoiseWarper, choose_backend, slack_for, warp_noise
 from papernodes.kernels.noise_warp_eager import normalise_weights
 
 H, W = 48, 64
@@ -174,6 +174,33 @@ def test_fractional_motion_is_followed():
     assert found["nearest"][1] < 0.22 and found["nearest"][2] < 0.13
     assert found["particle"][1] > found["nearest"][1] + 0.05 and found["particle"][2] > found["nearest"][2] + 0.03
     assert found["subpixel"][0] > 0.97 and found["subpixel"][1] > 0.75 and found["subpixel"][2] > 0.55
+
+
+@pytest.mark.slow
+def test_on_a_fine_grid_slack_keeps_neighbours_in_step():
+    flow = swirl(64, 96)[None].expand(12, -1, -1, -1)
+    crowded = {}
+    for slack in (0.5, slack_for(8)):
+        warper = NoiseWarper(1, 256, 384, seed=0, algorithm="subpixel", slack=slack)
+        for vectors in flow:
+            before = warper.weights
+            warper.step(vectors)
+        crowded[slack] = float((warper.weights / before - 1).abs().gt(0.2).float().mean())
+    assert crowded[2.0] < 0.75 * crowded[0.5]  # weights change where values meet or split
+    tracks = {
+        algorithm: correlation_along_flow(
+            warp_noise(flow, 4, (64, 96), seed=0, oversample=8, algorithm=algorithm), flow, (4, 12), rounded=False
+        )
+        for algorithm in ("subpixel", "nearest")
+    }
+    assert tracks["subpixel"][1] > tracks["nearest"][1] - 0.03
+
+
+def test_slack_is_a_quarter_of_an_output_pixel_within_bounds():
+    assert [slack_for(oversample) for oversample in (1, 2, 8, 32, 64)] == [0.5, 0.5, 2.0, 8.0, 8.0]
+    for slack in (0.4, 9.0, float("nan")):
+        with pytest.raises(ValueError, match="slack"):
+            NoiseWarper(1, 4, 4, seed=0, slack=slack)
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
