@@ -1,6 +1,7 @@
 """Where the host's things lie. Standard library only: it runs before any install."""
 
 import os
+import shutil
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -15,6 +16,9 @@ EMBEDDED_COMFYUI = WORKSPACE / "ComfyUI"
 BASE_DIRECTORY = WORKSPACE / "base"
 LOGS = WORKSPACE / "logs"
 RUNS = WORKSPACE / "runs"
+
+MEDIA_SUFFIXES = (".mp4", ".safetensors")
+"""Of the files in demo/media that are not about it but in it."""
 
 
 class HostError(Exception):
@@ -55,6 +59,18 @@ def link_folder(link: Path, target: Path) -> None:
             _winapi.CreateJunction(str(target), str(link))
     except OSError as error:
         raise HostError(f"Cannot link {link} to {target}: {error.strerror or error}.") from error
+
+
+def copy_media(folder: Path) -> None:
+    """Put the clips and flows of demo/media, which the templates begin with, into an input folder.
+
+    Files that are there already under their names stay as they are.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sorted((ROOT / "demo" / "media").iterdir()):
+        target = folder / source.name
+        if source.suffix in MEDIA_SUFFIXES and not target.exists():
+            shutil.copyfile(source, target)
 
 
 def make_base_directory(base: Path | None = None) -> Path:

@@ -1,7 +1,6 @@
 """Opens the graph editor with this pack: ``python host/serve.py [--port N] [--comfyui DIR] [ComfyUI argument ...]``."""
 
 import argparse
-import shutil
 import sys
 import time
 from pathlib import Path
@@ -17,14 +16,6 @@ from .server import Server
 USUAL_PORT = 8188
 
 
-def copy_media() -> None:
-    """Put the demo's clips where the editor's file lists look, unless files of their names are there."""
-    for source in sorted((layout.ROOT / "demo" / "media").glob("*.mp4")):
-        target = layout.BASE_DIRECTORY / "input" / source.name
-        if not target.exists():
-            shutil.copyfile(source, target)
-
-
 def main() -> int:
     """The command line; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -35,7 +26,7 @@ def main() -> int:
         installation = comfyui.find(arguments.comfyui)
         base = None if installation.is_own else layout.make_base_directory()
         if base:
-            copy_media()
+            layout.copy_media(base / "input")
         database = base / "user" / "comfyui.db" if base else None
         with Server(
             installation, base=base, port=arguments.port, database=database, arguments=tuple(others),

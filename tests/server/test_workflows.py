@@ -20,10 +20,13 @@ from safetensors.torch import load as load_safetensors
 FOLDER = layout.ROOT / "workflows" / "api"
 RUNNABLE = sorted(FOLDER.glob("*.json"))
 NEEDS_MODELS = sorted((FOLDER / "needs_models").glob("*.json"))
-MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if path.suffix in (".mp4", ".png", ".webp"))
+MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if path.suffix in layout.MEDIA_SUFFIXES)
 
 EXPECTED: dict[str, dict[str, int]] = {
     # graph -> output node (its title or class) -> frames in each of its files
+    "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
+    "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
+    "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
 }
 
 

@@ -1,0 +1,176 @@
+"""Makes what goes with the templates of workflows/, after one was changed in the editor: ``python host/templates.py
+[--only-api] [NAME ...]``.
+
+For each graph: its twin in workflows/api/, which is what the editor itself exports; and, from a run of it, the
+thumbnail
+beside it and the reference pictures that the browser tests compare with. Needs what `make test` installs.
+"""
+
+import argparse
+import asyncio
+import io
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+if not __package__:  # started as a script: then the repository, not host/, is where its modules are found
+    sys.path[0] = str(Path(__file__).resolve().parent.parent)
+    __package__ = "host"
+
+from . import comfyui, layout
+from .layout import HostError
+from .server import Server
+
+WORKFLOWS = layout.ROOT / "workflows"
+REFERENCES = layout.ROOT / "tests" / "browser" / "reference"
+MEDIA = layout.ROOT / "demo" / "media"
+
+THUMBNAIL = (264, 480)
+"""Height and width."""
+
+LARGEST_THUMBNAIL = 60_000
+
+
+def read_graph(name: str) -> dict:
+    """A template, in the editor's format."""
+    return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def read_twin(name: str) -> dict:
+    """The same graph in API format."""
+    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def reference_path(name: str, title: str) -> Path:
+    """Where the reference picture of an output node lies."""
+    return REFERENCES / f"{name}-{title.lower().replace(' ', '-')}.png"
+
+
+def write_twins(url: str, names: list[str]) -> None:
+    """Export graphs as the editor does.
+
+    Raises:
+        HostError: a graph has nodes that the server does not know.
+    """
+    from . import editor
+
+    with editor.chromium() as running, editor.open_editor(running, url) as page:
+        for name in names:
+            page.load(read_graph(name))
+            if missing := page.missing_nodes():
+                raise HostError(f"workflows/{name}.json: the server has no {', '.join(missing)}.")
+            api, _ = page.export()
+            text = json.dumps(api, indent=1, ensure_ascii=False) + "\n"
+            (WORKFLOWS / "api" / f"{name}.json").write_text(text, encoding="utf-8")
+
+
+async def run_graph(url: str, prompt: dict) -> dict[str, bytes]:
+    """Run a graph in API format.
+
+    Returns:
+        Title of an output node -> its animated picture.
+
+    Raises:
+        HostError: it fails.
+    """
+    from . import results, workflow
+    from .client import Client
+
+    async with Client(url) as client:
+        outcome = await client.run(prompt)
+        if outcome.status != "success":
+            raise HostError("; ".join(map(str, outcome.errors)))
+        pictures = {}
+        for node, _, entry in results.entries(outcome.outputs):
+            if entry["filename"].endswith(".webp"):
+                pieces = []
+                await client.download(entry, pieces.append)
+                pictures[workflow.title(prompt[node])] = b"".join(pieces)
+        return pictures
+
+
+def slices(panels: list) -> "numpy.ndarray":  # noqa: F821
+    """Pictures [H, W, 3] side by side in one of THUMBNAIL's size, each cut out of its middle, with thin gaps."""
+    import numpy
+    from PIL import Image
+
+    height, width = THUMBNAIL
+    gap = 4
+    edges = numpy.linspace(0, width + gap, len(panels) + 1).round().astype(int)
+    canvas = numpy.full((height, width, 3), 24, numpy.uint8)
+    for panel, left, right in zip(panels, edges[:-1], edges[1:] - gap, strict=True):
+        scale = max(height / panel.shape[0], (right - left) / panel.shape[1])
+        size = (max(right - left, round(panel.shape[1] * scale)), max(height, round(panel.shape[0] * scale)))
+        large = numpy.array(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS))
+        y, x = (large.shape[0] - height) // 2, (large.shape[1] - (right - left)) // 2
+        canvas[:, left:right] = large[y : y + height, x : x + right - left]
+    return canvas
+
+
+def exposure(frames, first: int, last: int):
+    """What a camera sees that stays open from one frame to another: what moves becomes grey."""
+    return frames[first : last + 1].mean(axis=0).round().astype("uint8")
+
+
+def draw_thumbnail(name: str, pictures: dict):
+    """The picture beside a template, from its own run."""
+    noise = pictures["Save noise picture"]
+    flow = pictures.get("Save flow picture")
+    if name == "warped_noise_from_video":
+        from .pictures import read_video
+
+        frame = 36
+        clip = read_video(MEDIA / "bigbuckbunny_49.mp4")
+        centre = slice(clip.shape[2] // 10, clip.shape[2] // 2)  # the rabbit is left of the middle
+        panels = [clip[frame][:, centre], flow[frame][:, centre], noise[frame][:, : noise.shape[2] // 2]]
+    elif name == "mix_noise":
+        panels = [exposure(noise, 0, 3), exposure(noise, 16, len(noise) - 1)]
+    else:
+        panels = [panel for panel in (None if flow is None else flow[len(flow) // 8], noise[0]) if panel is not None]
+    return slices(panels)
+
+
+def write_pictures(name: str, contents: dict[str, bytes]) -> None:
+    """Write a template's thumbnail and reference pictures."""
+    from PIL import Image
+
+    from .pictures import join_tiles, read_frames, sheet_tiles
+
+    frames = {title: read_frames(content) for title, content in contents.items()}
+    REFERENCES.mkdir(parents=True, exist_ok=True)
+    for title, moving in frames.items():
+        join_tiles(sheet_tiles(moving)).save(reference_path(name, title), optimize=True)
+    picture = Image.fromarray(draw_thumbnail(name, frames))
+    for quality in range(90, 20, -5):
+        content = io.BytesIO()
+        picture.save(content, "JPEG", quality=quality, optimize=True)
+        if content.tell() <= LARGEST_THUMBNAIL:
+            break
+    (WORKFLOWS / f"{name}.jpg").write_bytes(content.getvalue())
+    print(f"workflows/{name}.jpg: {content.tell() / 1000:.0f} kB")
+
+
+def main() -> int:
+    """The command line; returns the exit status."""
+    parser = argparse.ArgumentParser(description=__doc__.split(":")[0])
+    parser.add_argument("--only-api", action="store_true", help="write the twins and run nothing")
+    parser.add_argument("names", nargs="*", metavar="NAME", help="templates without .json; all if none is named")
+    arguments = parser.parse_args()
+    names = arguments.names or sorted(path.stem for path in WORKFLOWS.glob("*.json"))
+    try:
+        with tempfile.TemporaryDirectory() as folder:
+            base = layout.make_base_directory(Path(folder))
+            layout.copy_media(base / "input")
+            with Server(comfyui.find(), base=base, cpu=True) as server:
+                write_twins(server.url, names)
+                for name in () if arguments.only_api else names:
+                    write_pictures(name, asyncio.run(run_graph(server.url, read_twin(name))))
+    except HostError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
