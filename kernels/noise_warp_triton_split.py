@@ -99,9 +99,12 @@ def sum_large_families(
         have = column < channels
         first, second = tl.zeros([BLOCK, C], tl.int32), tl.zeros([BLOCK, C], tl.int32)
         third, fourth = tl.zeros([BLOCK, C], tl.int32), tl.zeros([BLOCK, C], tl.int32)
-        for start in range(tl.program_id(0) * BLOCK, pixels, tl.num_programs(0) * BLOCK):
+        stride = tl.num_programs(0) * BLOCK
+        p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+        code = tl.load(head + p, p < pixels, 0)
+        for start in range(tl.program_id(0) * BLOCK, pixels, stride):
             p = start + tl.arange(0, BLOCK)
-            code = tl.load(head + p, p < pixels, 0)
+            ahead = tl.load(head + p + stride, p < pixels - stride, 0)  # in flight while this tile is drawn
             child = (code <= -3) & (code != READY)
             parent = tl.where(child, -3 - code, 0)
             child = child & (tl.load(weights + parent, child, 1.0) < 0)
@@ -115,6 +118,7 @@ def sum_large_families(
                 if tl.max(slot) > 3:
                     place = sums + slot.to(tl.int64)[:, None] * channels + column[None, :]
                     tl.atomic_add(place, z.to(tl.int64), mask=(slot > 3)[:, None] & have[None, :])
+            code = ahead
         tl.atomic_add(sums + column, tl.sum(first.to(tl.int64), axis=0), mask=have)
         tl.atomic_add(sums + channels + column, tl.sum(second.to(tl.int64), axis=0), mask=have)
         tl.atomic_add(sums + 2 * channels + column, tl.sum(third.to(tl.int64), axis=0), mask=have)

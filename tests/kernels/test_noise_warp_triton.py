@@ -89,7 +89,7 @@ def test_carried_offsets_agree(slack):
         fast.step(flow.to(DEVICE))
         reference.step(flow.to(DEVICE))
         assert torch.allclose(fast._state.offsets.T, reference._state.offsets, atol=1e-3)
-    assert float(fast._state.offsets.abs().max()) <= slack
+    assert float(fast._state.offsets.abs().max()) <= slack + 1e-3
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHMS)
