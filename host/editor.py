@@ -29,11 +29,13 @@ class Editor:
     Attributes:
         page: playwright's page.
         url: the server's address.
+        nodes_2: whether nodes are drawn as Nodes 2.0 does.
         errors: exceptions that nothing in the page caught, as they came.
     """
 
     page: object
     url: str
+    nodes_2: bool = False
     errors: list[str] = field(default_factory=list)
 
     def load(self, graph: dict) -> None:
@@ -132,7 +134,7 @@ def open_editor(running, url: str, *, nodes_2: bool = False, needs: str = "Paper
         pass
     context = running.new_context(viewport=WINDOW)
     page = context.new_page()
-    editor = Editor(page, url)
+    editor = Editor(page, url, nodes_2)
     page.on("pageerror", lambda error: editor.errors.append(str(error)[:300]))
     try:
         page.goto(f"{url}/", wait_until="domcontentloaded")

@@ -1,6 +1,7 @@
 """Starts a ComfyUI server as a child process, waits until it answers, and stops it for sure. Standard library only."""
 
 import contextlib
+import os
 import shutil
 import socket
 import subprocess
@@ -112,12 +113,16 @@ class Server:
         command += ["--disable-auto-launch", "--disable-api-nodes", "--max-upload-size", str(MAXIMUM_UPLOAD_MB)]
         command += ["--cpu"] * cpu
         command += self._arguments
+        # Threads of PyTorch that wait for each other sleep: on a machine where a browser or another server wants the
+        # same processors, spinning makes a job of three seconds one of thirty.
+        environment = {"OMP_WAIT_POLICY": "PASSIVE", **os.environ}
         where = "CPU" if cpu else "accelerator"
         self._say(f"Starting ComfyUI ({self.installation.code}, {where}).")
         with self.log.open("wb") as log:
             try:
                 self._process = subprocess.Popen(
                     command, stdin=subprocess.PIPE, stdout=log, stderr=subprocess.STDOUT, cwd=self.installation.code,
+                    env=environment,
                     # Ctrl-C at the terminal is for the runner, which interrupts the job and then stops the server.
                     start_new_session=sys.platform != "win32",
                 )  # fmt: skip

@@ -1,7 +1,7 @@
 """Makes what goes with the templates of workflows/, after one was changed in the editor: ``python host/templates.py
 [--only-api] [NAME ...]``.
 
-For each graph: its twin in workflows/api/, which is what the editor itself exports; and, from a run of it, the
+For each graph: its twin in workflows/api/, which is what the editor itself exports, and, from a run of it, the
 thumbnail
 beside it and the reference pictures that the browser tests compare with. Needs what `make test` installs.
 """
@@ -48,7 +48,7 @@ def reference_path(name: str, title: str) -> Path:
 
 
 def write_twins(url: str, names: list[str]) -> None:
-    """Export graphs as the editor does.
+    """Save graphs as the classic editor does, in its format and in the API's.
 
     Raises:
         HostError: a graph has nodes that the server does not know.
@@ -60,9 +60,9 @@ def write_twins(url: str, names: list[str]) -> None:
             page.load(read_graph(name))
             if missing := page.missing_nodes():
                 raise HostError(f"workflows/{name}.json: the server has no {', '.join(missing)}.")
-            api, _ = page.export()
-            text = json.dumps(api, indent=1, ensure_ascii=False) + "\n"
-            (WORKFLOWS / "api" / f"{name}.json").write_text(text, encoding="utf-8")
+            api, saved = page.export()
+            for path, graph in ((WORKFLOWS / f"{name}.json", saved), (WORKFLOWS / "api" / f"{name}.json", api)):
+                path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 async def run_graph(url: str, prompt: dict) -> dict[str, bytes]:

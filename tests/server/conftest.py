@@ -1,6 +1,5 @@
-"""A real server for all tests of this folder, on the CPU, in a base directory of its own that is removed afterwards."""
+"""The runner as a person starts it; the server comes from tests/server_fixtures.py."""
 
-import asyncio
 import json
 import subprocess
 import sys
@@ -8,60 +7,10 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from papernodes.host import comfyui, layout
-from papernodes.host.client import Client, Outcome
-from papernodes.host.server import Server
+from papernodes.host import layout
 
 RUNNER_SECONDS = 300
 collect_ignore = ["test_pack"]
-
-
-@pytest.fixture(scope="session")
-def installation() -> comfyui.Installation:
-    """The ComfyUI that the tests run: the one COMFYUI_PATH names, or the embedded one."""
-    return comfyui.find()
-
-
-@pytest.fixture(scope="session")
-def base_directory(tmp_path_factory) -> Path:
-    """The server's folders, with the tests' own pack beside the real one."""
-    base = layout.make_base_directory(tmp_path_factory.mktemp("base"))
-    layout.link_folder(base / "custom_nodes" / "PaperNodesTest", Path(__file__).with_name("test_pack"))
-    return base
-
-
-@pytest.fixture(scope="session")
-def server(installation, base_directory):
-    """A running server; ``server.url`` is its address, ``server.log`` its log."""
-    with Server(installation, base=base_directory, cpu=True) as running:
-        yield running
-
-
-@pytest.fixture(scope="session")
-def object_info(server) -> dict:
-    """What the server says of its nodes."""
-
-    async def ask() -> dict:
-        async with Client(server.url) as client:
-            return await client.object_info()
-
-    return asyncio.run(ask())
-
-
-@pytest.fixture
-def run_prompt(server) -> Callable[[dict], Outcome]:
-    """Runs a graph in API format on the server, after uploading files into its input folder."""
-
-    def run(prompt: dict, files: tuple[Path, ...] = ()) -> Outcome:
-        async def go() -> Outcome:
-            async with Client(server.url) as client:
-                for path in files:
-                    await client.upload(path)
-                return await client.run(prompt)
-
-        return asyncio.run(go())
-
-    return run
 
 
 @pytest.fixture

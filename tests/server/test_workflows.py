@@ -109,6 +109,18 @@ def test_graph_runs_and_makes_what_it_says(path, server, object_info):
             assert (change > 0).all(), f"{where}: frames {torch.nonzero(change == 0).flatten().tolist()} repeat"
 
 
+@pytest.mark.parametrize("path", RUNNABLE, ids=lambda path: path.stem)
+def test_the_runner_reads_the_editors_format_alike(path, object_info):
+    """The graph as the editor saves it, through comfy-cli's conversion, is the twin that the editor itself exports."""
+    graph = workflow.load(layout.ROOT / "workflows" / path.name)
+    assert graph.is_ui
+
+    def plain(prompt: dict) -> dict:
+        return {key: (node["class_type"], node["inputs"]) for key, node in prompt.items()}
+
+    assert plain(workflow.to_api(graph, object_info)) == plain(workflow.load(path).content)
+
+
 @pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
 def test_graph_that_needs_models_fits_the_nodes(path, object_info):
     """Classes, inputs, links and values against /object_info; file names of models may be any."""

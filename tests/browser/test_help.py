@@ -1,0 +1,62 @@
+"""Help pages, their pictures and the English texts reach the page."""
+
+import io
+import json
+import re
+import urllib.request
+
+from papernodes.host import layout, templates
+from PIL import Image
+
+PAGES = f"/extensions/{layout.PACK_NAME}/docs/"
+
+
+def get(url: str, path: str) -> bytes:
+    with urllib.request.urlopen(url + path, timeout=60) as answer:
+        return answer.read()
+
+
+def test_every_node_has_a_help_page_with_a_picture(server, object_info):
+    nodes = sorted(name for name in object_info if name.startswith("PaperNodes_"))
+    assert len(nodes) >= 8
+    for node in nodes:
+        page = get(server.url, f"{PAGES}{node}.md").decode("utf-8")
+        names = re.findall(r"!\[[^\]]+\]\(([^)\s]+)\)", page)
+        assert names, f"{node}.md shows no picture"
+        for name in names:
+            with Image.open(io.BytesIO(get(server.url, PAGES + name))) as picture:
+                picture.load()
+                assert min(picture.size) >= 32, name
+
+
+def test_the_english_texts_arrive(server, object_info):
+    """What the nodes say of themselves and what locales/en says are the same, node by node."""
+    texts = json.loads(get(server.url, "/i18n"))["en"]["nodeDefs"]
+    for name, described in object_info.items():
+        if name.startswith("PaperNodes_"):
+            assert texts[name]["display_name"] == described["display_name"]
+            for group in ("required", "optional"):
+                assert set(described["input"].get(group) or {}) <= set(texts[name]["inputs"]), name
+
+
+def test_help_opens_beside_the_graph(editor):
+    """The info button over a selected node shows the page with its picture, and the node bears its English name."""
+    page = editor.page
+    editor.load(templates.read_graph("warped_noise_from_video"))
+    editor.frame_graph()
+    title, x, y = page.evaluate(
+        """() => {
+            const node = window.app.graph.nodes.find(node => node.type === "PaperNodes_WarpNoise");
+            const view = window.app.canvas.ds, canvas = window.app.canvasEl.getBoundingClientRect();
+            const at = axis => (node.pos[axis] + view.offset[axis] + (axis ? -12 : 120)) * view.scale;
+            return [node.title, canvas.left + at(0), canvas.top + at(1)];
+        }"""
+    )
+    assert title == "Warp Noise (Go-with-the-Flow)"
+    page.mouse.click(x, y)
+    page.locator("[data-testid=info-button]").first.click(timeout=20_000)
+    picture = page.locator(f"img[src*='{PAGES}PaperNodes_WarpNoise']").first
+    picture.wait_for(state="visible", timeout=20_000)
+    page.wait_for_function("(image) => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
+    assert page.get_by_text("Gaussian noise that moves with a clip").first.is_visible()
+    assert editor.errors == []
