@@ -6,10 +6,12 @@ out is an ordinary MODEL of its family: two layers or so, a few MB.
 
 import functools
 import json
+from pathlib import Path
 
 import comfy.ops
 import comfy.sd
 import torch
+from safetensors.torch import save_file
 
 OPERATIONS = comfy.ops.manual_cast
 ON_CPU = {"device": "cpu", "dtype": torch.float32, "operations": OPERATIONS}
@@ -95,3 +97,13 @@ def tiny_conditioning(family: str, seed: int = 0) -> list:
     if family == "ltxv":
         extra["attention_mask"] = torch.ones(1, 8, dtype=torch.int64)
     return [[text, extra]]
+
+
+def write_tiny_model(family: str, path: Path) -> None:
+    """Writes the same weights as a file that UNETLoader reads."""
+    network, metadata = FAMILIES[family]()
+    weights = {
+        key: value.half().contiguous() if value.is_floating_point() else value
+        for key, value in _random_weights(network).items()
+    }
+    save_file(weights, path, metadata=metadata)
