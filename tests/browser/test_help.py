@@ -5,6 +5,7 @@ import json
 import re
 import urllib.request
 
+from papernodes.host import editor as host_editor
 from papernodes.host import layout, templates
 from PIL import Image
 
@@ -59,4 +60,24 @@ def test_help_opens_beside_the_graph(editor):
     picture.wait_for(state="visible", timeout=20_000)
     page.wait_for_function("(image) => image.complete && image.naturalWidth > 100", arg=picture.element_handle())
     assert page.get_by_text("Gaussian noise that moves with a clip").first.is_visible()
+    assert editor.errors == []
+
+
+def test_the_template_browser_shows_and_opens_them(editor):
+    page = editor.page
+    page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.BrowseTemplates'); }")
+    names = sorted(path.stem for path in templates.WORKFLOWS.glob("*.json"))
+    for name in names:
+        page.get_by_text(name, exact=True).wait_for(timeout=20_000)
+    height, width = templates.THUMBNAIL  # the page keeps pictures under addresses of its own
+    page.wait_for_function(
+        "([count, width, height]) => [...document.images].filter("
+        "image => image.naturalWidth === width && image.naturalHeight === height).length >= count",
+        arg=[len(names), width, height],
+        timeout=20_000,
+    )
+    page.get_by_text(names[0], exact=True).click()
+    page.get_by_text("All Templates").first.wait_for(state="detached", timeout=20_000)
+    page.wait_for_timeout(host_editor.SETTLE_MILLISECONDS)
+    assert editor.export()[0] == templates.read_twin(names[0])
     assert editor.errors == []
