@@ -43,23 +43,17 @@ def _pair(first, second):
 
 
 @triton.jit
-def normal_quarters(seed, frame, number, stream, C: tl.constexpr):
-    """N(0, 1) for pixels ``number`` [P], ``stream`` a scalar or [P, 1], and ``C`` channels (a power of two >= 4).
-
-    Four blocks [P, C/4]: block j holds the channels 4 q + j.
-    """
+def standard_normal(seed, frame, number, stream, C: tl.constexpr):
+    """N(0, 1) for pixels ``number`` [P], ``stream`` a scalar or [P, 1], and ``C`` channels (a power of two >= 4)."""
     quarter = tl.arange(0, C // 4)[None, :]
     zero = number[:, None] * 0 + quarter * 0
-    a, b, c, d = tl.philox(seed, number[:, None] + zero, quarter + zero, zero + frame, zero + stream, n_rounds=7)
+    c0 = number[:, None] + zero
+    c1 = quarter + zero
+    c2 = frame + zero
+    c3 = stream + zero
+    a, b, c, d = tl.philox(seed, c0, c1, c2, c3, n_rounds=7)
     za, zb = _pair(a, b)
     zc, zd = _pair(c, d)
-    return za, zb, zc, zd
-
-
-@triton.jit
-def standard_normal(seed, frame, number, stream, C: tl.constexpr):
-    """``normal_quarters`` in the order of the channels: [P, C]."""
-    za, zb, zc, zd = normal_quarters(seed, frame, number, stream, C)
-    # join puts the new axis last: [P, C/4, 2, 2] reads a, b, c, d when (a, c) and (b, d) are joined last.
+    # join puts the new axis last: [P, C/4, 2 (c), 2 (a)] reads a, b, c, d when (a, c) and (b, d) are joined last.
     pairs = tl.join(tl.join(za, zc), tl.join(zb, zd))
     return tl.reshape(pairs, [number.shape[0], C])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-from .noise_warp_random import SPLIT_CHILD, SPLIT_OWN, normal_quarters, standard_normal
+from .noise_warp_random import SPLIT_CHILD, SPLIT_OWN, standard_normal
 from .noise_warp_triton_lists import DROPPED, ENDED, READY
 
 RANDOM_SCALE = tl.constexpr(float(2**20))  # random numbers that are summed are multiples of its inverse
@@ -89,50 +89,16 @@ def split_sources(
 
 
 @triton.jit
-def _round_quarter(z):
-    """The same integers as ``rounded_normal``."""
-    return round_any(z * RANDOM_SCALE).to(tl.int32)
-
-
-@triton.jit
-def _add_family(family, slot, za, zb, zc, zd, a, b, c, d):
-    """Running sums a, b, c, d of one family, with the numbers of its children added."""
-    mine = (slot == family)[:, None]
-    a += tl.where(mine, za, 0)
-    b += tl.where(mine, zb, 0)
-    c += tl.where(mine, zc, 0)
-    d += tl.where(mine, zd, 0)
-    return a, b, c, d
-
-
-@triton.jit
-def _store_family(sums, channels, a, b, c, d, C: tl.constexpr):
-    channel = tl.arange(0, C // 4) * 4
-    tl.atomic_add(sums + channel, tl.sum(a.to(tl.int64), axis=0), mask=channel < channels)
-    tl.atomic_add(sums + channel + 1, tl.sum(b.to(tl.int64), axis=0), mask=channel + 1 < channels)
-    tl.atomic_add(sums + channel + 2, tl.sum(c.to(tl.int64), axis=0), mask=channel + 2 < channels)
-    tl.atomic_add(sums + channel + 3, tl.sum(d.to(tl.int64), axis=0), mask=channel + 3 < channels)
-
-
-@triton.jit
-def _scatter_quarter(sums, slot, channels, part, z, C: tl.constexpr):
-    channel = tl.arange(0, C // 4) * 4 + part
-    place = sums + slot.to(tl.int64)[:, None] * channels + channel[None, :]
-    tl.atomic_add(place, z.to(tl.int64), mask=(slot > 3)[:, None] & (channel < channels)[None, :])
-
-
-@triton.jit
 def sum_large_families(
     head, weights, children, counters, sums, pixels, channels, seed, frame, C: tl.constexpr, BLOCK: tl.constexpr
 ):
     """Sums the random numbers of the children of large families. The first four families, which may be huge, are kept
     in registers until the end: otherwise every block would queue for the same few addresses."""
     if tl.load(counters + 1) > 0:
-        zero = tl.zeros([BLOCK, C // 4], tl.int32)
-        a0 = b0 = c0 = d0 = zero
-        a1 = b1 = c1 = d1 = zero
-        a2 = b2 = c2 = d2 = zero
-        a3 = b3 = c3 = d3 = zero
+        column = tl.arange(0, C)
+        have = column < channels
+        first, second = tl.zeros([BLOCK, C], tl.int32), tl.zeros([BLOCK, C], tl.int32)
+        third, fourth = tl.zeros([BLOCK, C], tl.int32), tl.zeros([BLOCK, C], tl.int32)
         stride = tl.num_programs(0) * BLOCK
         p = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
         code = tl.load(head + p, p < pixels, 0)
@@ -144,25 +110,19 @@ def sum_large_families(
             child = child & (tl.load(weights + parent, child, 1.0) < 0)
             if tl.max(child.to(tl.int32)) > 0:
                 slot = tl.load(children + parent, child, -1)
-                za, zb, zc, zd = normal_quarters(seed, frame, p, STREAM_CHILD, C)
-                za = _round_quarter(za)
-                zb = _round_quarter(zb)
-                zc = _round_quarter(zc)
-                zd = _round_quarter(zd)
-                a0, b0, c0, d0 = _add_family(0, slot, za, zb, zc, zd, a0, b0, c0, d0)
-                a1, b1, c1, d1 = _add_family(1, slot, za, zb, zc, zd, a1, b1, c1, d1)
-                a2, b2, c2, d2 = _add_family(2, slot, za, zb, zc, zd, a2, b2, c2, d2)
-                a3, b3, c3, d3 = _add_family(3, slot, za, zb, zc, zd, a3, b3, c3, d3)
+                z = rounded_normal(seed, frame, p, STREAM_CHILD, C).to(tl.int32)
+                first += tl.where((slot == 0)[:, None], z, 0)
+                second += tl.where((slot == 1)[:, None], z, 0)
+                third += tl.where((slot == 2)[:, None], z, 0)
+                fourth += tl.where((slot == 3)[:, None], z, 0)
                 if tl.max(slot) > 3:
-                    _scatter_quarter(sums, slot, channels, 0, za, C)
-                    _scatter_quarter(sums, slot, channels, 1, zb, C)
-                    _scatter_quarter(sums, slot, channels, 2, zc, C)
-                    _scatter_quarter(sums, slot, channels, 3, zd, C)
+                    place = sums + slot.to(tl.int64)[:, None] * channels + column[None, :]
+                    tl.atomic_add(place, z.to(tl.int64), mask=(slot > 3)[:, None] & have[None, :])
             code = ahead
-        _store_family(sums, channels, a0, b0, c0, d0, C)
-        _store_family(sums + channels, channels, a1, b1, c1, d1, C)
-        _store_family(sums + 2 * channels, channels, a2, b2, c2, d2, C)
-        _store_family(sums + 3 * channels, channels, a3, b3, c3, d3, C)
+        tl.atomic_add(sums + column, tl.sum(first.to(tl.int64), axis=0), mask=have)
+        tl.atomic_add(sums + channels + column, tl.sum(second.to(tl.int64), axis=0), mask=have)
+        tl.atomic_add(sums + 2 * channels + column, tl.sum(third.to(tl.int64), axis=0), mask=have)
+        tl.atomic_add(sums + 3 * channels + column, tl.sum(fourth.to(tl.int64), axis=0), mask=have)
 
 
 @triton.jit
