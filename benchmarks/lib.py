@@ -125,6 +125,7 @@ def paired(
 def peak_bytes(call: Callable[[], object], device: torch.device) -> int:
     """Peak bytes on a CUDA device while ``call`` runs, beyond what was allocated before it; 0 elsewhere."""
     if device.type != "cuda":
+        call()
         return 0
     torch.cuda.synchronize()
     torch.cuda.reset_peak_memory_stats()
