@@ -22,6 +22,10 @@ SETTLE_MILLISECONDS = 800
 """Widgets settle a moment after a graph was loaded: pictures arrive, Nodes 2.0 measures its elements."""
 
 
+PREVIEW_WIDGETS = ("video-preview",)
+"""Pictures in nodes, which the editor exports as empty inputs once a video was decoded, and not before."""
+
+
 @dataclass
 class Editor:
     """An open page with the editor in it.
@@ -44,9 +48,15 @@ class Editor:
         self.page.wait_for_timeout(SETTLE_MILLISECONDS)
 
     def export(self) -> tuple[dict, dict]:
-        """What the editor makes of the open graph: in API format, and in its own as it saves it."""
+        """What the editor makes of the open graph: in API format, and in its own as it saves it.
+
+        Whether a preview happens to be there already makes no difference to either.
+        """
         # As text, because that is what the editor saves: playwright itself would turn "undefined" into None.
         made = json.loads(self.page.evaluate("async () => JSON.stringify(await window.app.graphToPrompt())"))
+        for node in made["output"].values():
+            for name in PREVIEW_WIDGETS:
+                node["inputs"].pop(name, None)
         return made["output"], made["workflow"]
 
     def missing_nodes(self) -> list[str]:
