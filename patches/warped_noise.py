@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ..kernels.flow import Flow, invert_flow
 from ..kernels.noise_mix import mix_noise, temporal_downsample
-from ..kernels.noise_warp import NoiseWarper, warp_noise
+from ..kernels.noise_warp import NoiseWarper, choose_backend, warp_noise
 from ..kernels.schedule import Schedule
 from .latent_layout import (
     FRAME_RATIOS,
@@ -149,7 +149,10 @@ class WarpedNoise:
         device = comfy.model_management.get_torch_device()
         height, width = layout.height * self.oversample, layout.width * self.oversample
         output = self.flow.frames * layout.channels * layout.height * layout.width * 4
-        needed = NoiseWarper.state_bytes(layout.channels, height, width) + output
+        backend = choose_backend("auto", device)
+        needed = output + NoiseWarper.state_bytes(
+            layout.channels, height, width, algorithm=self.algorithm, backend=backend
+        )
         total = comfy.model_management.get_total_memory(device)
         if needed > total:
             raise ValueError(
