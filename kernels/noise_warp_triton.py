@@ -67,10 +67,9 @@ class TritonState:
         )
         self._new_values = torch.empty_like(self.values)
         self._lists: dict[str, Tensor] | None = None
-        if algorithm == "particle":
-            self.weights = torch.ones(pixels, device=device)
-            return
         self.weights = torch.ones(pixels, device=device)
+        if algorithm == "particle":
+            return
         self._new_weights = torch.empty_like(self.weights)
         carries = pixels if algorithm == "subpixel" else 1
         self.offsets, self._new_offsets = torch.zeros(2, carries, device=device), torch.zeros(2, carries, device=device)
@@ -242,7 +241,6 @@ class TritonState:
         gather[(programs,)](
             self.values,
             self.weights,
-            self.offsets,
             self._new_values,
             self._new_weights,
             self._new_offsets,

@@ -59,7 +59,6 @@ def _sum_sources(
 def gather(
     values,
     weights,
-    offsets,
     new_values,
     new_weights,
     new_offsets,
