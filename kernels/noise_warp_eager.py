@@ -104,9 +104,9 @@ class EagerState:
         target, contracts = self._number(landing)
         arrivals = torch.bincount(target[contracts], minlength=pixels)
         # Where several sources arrive this keeps the first of them; those pixels are summed below.
-        source = torch.full((pixels,), pixels, dtype=torch.int64, device=values.device)
+        source = torch.full((pixels,), pixels, dtype=torch.int32, device=values.device)  # MPS reduces no int64
         moving = contracts.nonzero().squeeze(1)
-        source.scatter_reduce_(0, target[moving], moving, "amin")
+        source = source.scatter_reduce_(0, target[moving], moving.int(), "amin").long()
 
         # Pixels nobody reaches take a copy of the source that the flow read backwards points at, or fresh noise.
         gaps = (arrivals == 0).nonzero().squeeze(1)
