@@ -66,10 +66,6 @@ class Flow:
         occlusion = None if self.occlusion is None else self.occlusion.to(device)
         return Flow(self.vectors.to(device), self.direction, occlusion)
 
-    def as_forward(self) -> Tensor:
-        """float32 [T-1, 2, H, W] forward vectors, whatever the direction of this flow (a backward flow is inverted)."""
-        return self.vectors if self.direction == "forward" else invert_flow(self.vectors)
-
 
 def _describe(value: Tensor) -> str:
     return f"{str(value.dtype).removeprefix('torch.')} {list(value.shape)}"

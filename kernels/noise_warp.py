@@ -146,7 +146,8 @@ class NoiseWarper:
             ``None``, or float32 ``[channels, h, w]``.
 
         Raises:
-            ValueError: a flow of another shape, or a ``size`` that does not divide the grid.
+            ValueError: a flow of another shape, or with NaN (``particle``: it has no inverse then), or a ``size``
+                that does not divide the grid.
         """
         if flow.ndim != 3 or flow.shape[0] != 2:
             raise ValueError(f"flow of one step must have shape [2, H, W]; got {list(flow.shape)}")

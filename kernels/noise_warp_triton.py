@@ -5,8 +5,9 @@ The state is pixel-major: the ``C`` values of a pixel lie together, so that gath
 sectors for any flow. A step reads and writes the state once:
 
 1. ``link_sources``: every source hangs itself into the list of the pixel it moves to (``head``, ``following``).
-2. ``link_children``: every pixel nobody reached hangs itself into the list of the parent it copies (``children``,
-``sibling``). 3. ``find_split_sources``: weights are divided among copies; sources with several copies are listed.
+2. ``link_children``: every pixel nobody reached hangs itself into the list of the parent that it copies
+   (``children``, ``sibling``).
+3. ``find_split_sources``: weights are divided among copies; sources with several copies are listed.
 4. ``split_sources`` (few copies: one lane walks the list) and ``sum_large_families``, ``split_large_families`` (many).
 5. ``gather``: every pixel collects its sources and, where asked, the output's weighted area sums.
 

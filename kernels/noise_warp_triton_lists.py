@@ -117,7 +117,7 @@ def link_children(
             parent = _nearest_neighbour(p, inside, position, first, parent, height, width, pixels)
     fresh = tl.sum((gap & ~inside).to(tl.int64))
     if fresh > 0:
-        tl.atomic_add(total, fresh * 16777216)
+        tl.atomic_add(total, fresh * 16777216)  # a fresh pixel weighs 1, that is TOTAL_SCALE
     tl.store(head + p, -3 - parent, inside)
     # Large families that fill a block would queue for one address: only their size is kept, their lists are never
     # walked.

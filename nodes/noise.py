@@ -16,7 +16,16 @@ from ..patches.noise_objects import (
     normalise_frames,
     scale_for_eps_sampler,
 )
-from .sockets import CATEGORY_FLOW, MAX_SEED, check_choice, check_noise, check_samples, read_schedule
+from .sockets import (
+    CATEGORY_FLOW,
+    MAX_SEED,
+    batch_4d_input,
+    check_choice,
+    check_noise,
+    check_samples,
+    layout_5d_input,
+    read_schedule,
+)
 
 
 class NoiseToLatent(io.ComfyNode):
@@ -155,20 +164,12 @@ class MixNoise(io.ComfyNode):
                         "'0:0, 12:1 ease'."
                     ),
                 ),
-                io.Combo.Input(
-                    "batch_4d",
-                    options=list(BATCH_4D),
-                    default=BATCH_4D[0],
-                    optional=True,
+                batch_4d_input(
                     tooltip=(
                         "What a batch of picture latents is: the frames of one clip, or pictures that share one weight."
                     ),
                 ),
-                io.Combo.Input(
-                    "layout_5d",
-                    options=list(LAYOUTS_5D),
-                    default=LAYOUTS_5D[0],
-                    optional=True,
+                layout_5d_input(
                     tooltip="The order of a video latent's axes; auto is right for ComfyUI's own families.",
                 ),
             ],

@@ -10,12 +10,23 @@ from torch import Tensor
 
 from ..kernels.flow import Flow
 from ..kernels.schedule import Schedule
+from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 
 CATEGORY_FLOW = "papernodes/go-with-the-flow"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
 """Value: ``kernels.flow.Flow``, float32 vectors ``[T-1, 2, H, W]`` in pixels, direction, optional occlusion."""
+
+
+def batch_4d_input(tooltip: str) -> io.Combo.Input:
+    """The optional choice of what a four-dimensional batch is; the tooltip says what follows from it."""
+    return io.Combo.Input("batch_4d", options=list(BATCH_4D), default=BATCH_4D[0], optional=True, tooltip=tooltip)
+
+
+def layout_5d_input(tooltip: str) -> io.Combo.Input:
+    """The optional choice of the order of a video latent's axes."""
+    return io.Combo.Input("layout_5d", options=list(LAYOUTS_5D), default=LAYOUTS_5D[0], optional=True, tooltip=tooltip)
 
 
 def check_flow(value: object, name: str = "flow") -> Flow:

@@ -9,7 +9,17 @@ from ..kernels.noise_mix import TEMPORAL_MODES
 from ..kernels.noise_warp import ALGORITHMS
 from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 from ..patches.warped_noise import WarpedNoise
-from .sockets import CATEGORY_FLOW, MAX_SEED, PnFlow, check_choice, check_flow, check_range, read_schedule
+from .sockets import (
+    CATEGORY_FLOW,
+    MAX_SEED,
+    PnFlow,
+    batch_4d_input,
+    check_choice,
+    check_flow,
+    check_range,
+    layout_5d_input,
+    read_schedule,
+)
 
 MAX_OVERSAMPLE = 32  # the published setting: latents of 60 x 90, noise warped at 1920 x 2880
 
@@ -75,21 +85,13 @@ class WarpNoise(io.ComfyNode):
                         "motion better and costs time and memory with its square."
                     ),
                 ),
-                io.Combo.Input(
-                    "batch_4d",
-                    options=list(BATCH_4D),
-                    default=BATCH_4D[0],
-                    optional=True,
+                batch_4d_input(
                     tooltip=(
                         "What a batch of picture latents is: the frames of one clip (AnimateDiff), or separate "
                         "pictures that each get noise of their own, carried to the clip's last frame."
                     ),
                 ),
-                io.Combo.Input(
-                    "layout_5d",
-                    options=list(LAYOUTS_5D),
-                    default=LAYOUTS_5D[0],
-                    optional=True,
+                layout_5d_input(
                     tooltip=(
                         "The order of a video latent's axes. auto knows ComfyUI's own (B,C,T,H,W) and the CogVideoX "
                         "wrapper pack's (B,T,C,H,W); choose one if it guesses wrong."
