@@ -13,7 +13,7 @@ OUTLINE = 0.055
 
 
 def coverage(distance: Tensor, pixel: Tensor) -> Tensor:
-    """How much of a pixel lies inside: 0..1, a ramp one pixel wide. ``pixel`` is a pixel's size in the distance's units."""
+    """How much of a pixel lies inside: 0..1, a ramp one pixel wide; ``pixel`` is its size in the distance's units."""
     return (0.5 - distance / pixel).clamp(0, 1)
 
 

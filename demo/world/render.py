@@ -56,7 +56,7 @@ class Sprite:
 def character_grid(
     scenes: Scenes, rows: tuple[Tensor, Tensor, Tensor], x: Tensor, y: Tensor, *, wrap: bool
 ) -> tuple[Tensor, Tensor]:
-    """Character coordinates u, v [N, H, W] of the stage grids x, y [B, T, H, W], for the characters (b, t, k) in rows."""
+    """Character coordinates u, v [N, H, W] of stage grids x, y [B, T, H, W], for the characters (b, t, k) in rows."""
     b, t, k = rows
     dx = x[b, t] - scenes.position[b, t, k, 0, None, None]
     dy = y[b, t] - scenes.position[b, t, k, 1, None, None]
@@ -140,7 +140,7 @@ def draw_sprites(scenes: Scenes, rows: tuple[Tensor, Tensor, Tensor], u: Tensor,
 def render_on_grid(
     scenes: Scenes, x: Tensor, y: Tensor, pixel: Tensor, layers: tuple[str, ...], *, wrap: bool = False
 ) -> Render:
-    """Render where the stage points x, y [B, T, H, W] are; ``pixel`` (broadcastable) is a pixel's size in stage units."""
+    """Render at stage points x, y [B, T, H, W]; ``pixel`` (broadcastable) is a pixel's size in stage units."""
     unknown = [name for name in layers if name not in LAYERS]
     if unknown:
         raise ValueError(f"layers holds {unknown}; expected some of {LAYERS}.")

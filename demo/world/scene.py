@@ -20,7 +20,6 @@ from demo.world.attributes import (
     LIGHTS,
     MOTIONS,
     PATTERNS,
-    SHAPES,
 )
 from demo.world.backgrounds import PERIOD
 
