@@ -84,20 +84,21 @@ def assemble(state: Mapping[str, Tensor], unet_state: Mapping[str, Tensor]) -> d
         if name.endswith(_UP):
             layer = name.removesuffix(_UP)
             weight, down = weights.get(layer + ".weight"), state.get(layer + _DOWN)
-            if (
-                weight is None
-                or down is None
-                or (value.shape[0], down.shape[1])
-                != (
-                    weight.shape[0],
-                    weight[0].numel(),
-                )
-            ):
+            if weight is None or down is None or not _fits(weight, value, down):
                 raise ValueError(f"the factors of {layer} do not belong to the UNet's weights.")
             weights[layer + ".weight"] = weight + (value @ down).view(weight.shape).to(weight.dtype)
         elif not name.endswith(_DOWN):
             weights[name] = value
     return weights
+
+
+def _fits(weight: Tensor, up: Tensor, down: Tensor) -> bool:
+    """Whether a product of factors has a weight's size."""
+    return up.ndim == down.ndim == 2 and (*up.shape, down.shape[1]) == (
+        weight.shape[0],
+        down.shape[0],
+        weight[0].numel(),
+    )
 
 
 def load_controlnet(path: str | os.PathLike, unet_path: str | os.PathLike):
@@ -120,7 +121,7 @@ def load_controlnet(path: str | os.PathLike, unet_path: str | os.PathLike):
     unet_state, _ = load(unet_path, "image_unet")
     try:
         weights = assemble(state, unet_state)
-    except (ValueError, RuntimeError) as error:
+    except ValueError as error:
         raise DemoFileError(f"{path} does not fit {unet_path}: {error}") from error
     check_fit(path, weights, build_controlnet("meta").state_dict())
     load_device = management.get_torch_device()

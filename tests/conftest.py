@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-pytest_plugins = ["server_fixtures"]
+pytest_plugins = ["server_fixtures", "demo_files"]
 
 ROOT = Path(__file__).resolve().parent.parent
 HOST_FOLDERS = ("nodes", "patches")

@@ -1,0 +1,73 @@
+"""Demonstration models with random weights, written through the format of the trained ones."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+KNOWN_WORDS = "a red blue green ball cat striped with hat in meadow left of , lit from the"
+
+
+def random_weights(network: torch.nn.Module, seed: int = 0) -> dict[str, torch.Tensor]:
+    """Norm scales 1, biases small, matrices and convolutions such that numbers keep their size."""
+    generator = torch.Generator().manual_seed(seed)
+    weights = {}
+    for name, value in network.state_dict().items():
+        if value.ndim >= 2:
+            weights[name] = torch.randn(value.shape, generator=generator) * value[0].numel() ** -0.5
+        elif "norm" in name and name.endswith("weight"):
+            weights[name] = torch.ones(value.shape)
+        else:
+            weights[name] = torch.randn(value.shape, generator=generator) * 0.05
+    return weights
+
+
+def word_ids() -> torch.Tensor:
+    """int64: token ids of the words above, of the beginning and of the end, sorted."""
+    from comfy.sd1_clip import SD1Tokenizer
+
+    pairs = SD1Tokenizer().tokenize_with_weights(KNOWN_WORDS)["l"][0]
+    return torch.tensor(sorted({token for token, _ in pairs}))
+
+
+def write_demo_files(folder: Path) -> dict[str, Path]:
+    """Kind -> file, as the node looks for them."""
+    from comfy.taesd.taesd import TAESD
+    from papernodes.networks import demo_controlnet, demo_format, demo_image, demo_vision
+
+    paths = {
+        kind: folder / f"{kind}.safetensors"
+        for kind in (
+            "image_unet",
+            "image_text_encoder",
+            "image_vae",
+            "image_clip_vision",
+            "image_controlnet_lineart",
+        )
+    }
+
+    def write(kind: str, state: dict[str, torch.Tensor], **options) -> None:
+        demo_format.save(paths[kind], state, {"kind": kind, "steps": "0", "loss": "1"}, **options)
+
+    write("image_unet", random_weights(demo_image.build_unet("meta"), seed=1))
+    vocabulary = word_ids()
+    text = random_weights(demo_image.build_text_transformer("meta", vocabulary_rows=len(vocabulary) + 1), seed=2)
+    write("image_text_encoder", {**text, "vocabulary": vocabulary})
+    vae = random_weights(TAESD(), seed=3)
+    vae |= {"vae_scale": torch.tensor(0.18215), "vae_shift": torch.tensor(0.0)}
+    write("image_vae", vae, packed=False)
+    write("image_clip_vision", random_weights(demo_vision.build_clip_vision("meta"), seed=4))
+    unet, _ = demo_format.load(paths["image_unet"], "image_unet")
+    control = demo_controlnet.initial_state(unet, seed=5)
+    own = random_weights(demo_controlnet.build_controlnet("meta"), seed=5)
+    control |= {name: value for name, value in own.items() if name in control}
+    ups = {name: torch.full(value.shape, 0.01) for name, value in control.items() if name.endswith(".lora_up")}
+    control |= ups
+    write("image_controlnet_lineart", control)
+    return paths
+
+
+@pytest.fixture(scope="session")
+def demo_files(tmp_path_factory) -> dict[str, Path]:
+    """Kind -> file with random weights; copy a file before damaging it."""
+    return write_demo_files(tmp_path_factory.mktemp("demo"))
