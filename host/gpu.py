@@ -1,16 +1,20 @@
 """GPU tests: ``python host/gpu.py test`` runs them, ``python host/gpu.py bundle`` packs what a bare GPU machine lacks.
 
 Such a machine has a Python 3.12 on x86-64 with PyTorch, and perhaps nothing else and no network. The bundle is a folder
-of wheels, still packed, and the host's modules; ``test`` unpacks what cannot be imported. Standard library only.
+of wheels, still packed, and the host's modules; ``test`` and the training scripts (demo/bare_machine.py) unpack what
+cannot be imported. Standard library only.
 """
 
 import argparse
+import hashlib
 import importlib.util
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tempfile
 import zipfile
 from datetime import datetime, timezone
 from pathlib import Path
@@ -24,7 +28,6 @@ from .layout import HostError
 
 BUNDLE = layout.ROOT / ".gpu-bundle"
 BUILD = layout.ROOT / "build"
-UNPACKED = BUILD / "gpu-site"
 LOG = BUILD / "test-gpu.log"
 MAXIMUM_BYTES = 15_000_000
 
@@ -32,6 +35,7 @@ MODULES = {
     "pytest": ("pytest", "_pytest"), "iniconfig": ("iniconfig",), "pluggy": ("pluggy",), "packaging": ("packaging",),
     "pygments": ("pygments",), "safetensors": ("safetensors",), "einops": ("einops",), "psutil": ("psutil",),
     "pyyaml": ("yaml",), "tqdm": ("tqdm",), "torchsde": ("torchsde",), "trampoline": ("trampoline",),
+    "pillow": ("PIL",),
 }  # fmt: skip
 """Projects in the bundle, and the modules by which a machine is asked whether it has them."""
 
@@ -99,47 +103,71 @@ def is_importable(name: str) -> bool:
     return importlib.util.find_spec(name) is not None
 
 
-def unpack_missing() -> None:
+def unpack(archives: list[Path], name: str) -> Path:
+    """A folder in build/ with what is in the archives, the same for the same archives; made once.
+
+    Several processes may ask at a time: the folder appears under its name only when it is complete.
+    """
+    digest = hashlib.sha256()
+    for archive in archives:
+        digest.update(archive.read_bytes())
+    folder = BUILD / f"{name}-{digest.hexdigest()[:12]}"
+    if folder.is_dir():
+        return folder
+    BUILD.mkdir(exist_ok=True)
+    unfinished = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=BUILD))
+    for archive in archives:
+        with zipfile.ZipFile(archive) as packed:
+            packed.extractall(unfinished)
+    try:
+        unfinished.rename(folder)
+    except OSError:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        if not folder.is_dir():
+            raise
+    return folder
+
+
+def unpack_missing() -> set[str]:
     """Unpack from the bundle what this Python lacks, and put it on the path of this process and its children.
 
-    Raises:
-        HostError: pytest is missing and no bundle is there.
+    Returns the projects that are still missing.
     """
     missing = {project for project, names in MODULES.items() if not all(map(is_importable, names))}
-    wheels = sorted((BUNDLE / "wheels").glob("*.whl")) if missing else []
-    for wheel in wheels:
+    wheels = []
+    for wheel in sorted((BUNDLE / "wheels").glob("*.whl")) if missing else []:
         project, *_, python_tag, abi, _ = wheel.stem.split("-")
         fits = abi in ("none", "abi3") or python_tag == f"cp{sys.version_info[0]}{sys.version_info[1]}"
         if installer.requirement_name(project) in missing and fits:
-            with zipfile.ZipFile(wheel) as archive:
-                archive.extractall(UNPACKED)
-    if UNPACKED.is_dir():
-        sys.path.append(str(UNPACKED))
+            wheels.append(wheel)
+    if wheels:
+        unpacked = str(unpack(wheels, "gpu-site"))
+        sys.path.append(unpacked)
         importlib.invalidate_caches()
         # At the end of what the children search, too: what the machine has itself goes first.
-        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), str(UNPACKED))))
-    if not is_importable("pytest"):
-        raise HostError(
-            "pytest is missing: pip install pytest, or bring .gpu-bundle/ along (`make gpu-bundle` makes it)."
-        )
+        os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (os.environ.get("PYTHONPATH"), unpacked)))
+    return {project for project in missing if not all(map(is_importable, MODULES[project]))}
 
 
-def find_host() -> Path | None:
-    """The host's code for tests in process: named, embedded or from the bundle; None where it cannot be imported."""
-    lacking = [name for name in HOST_NEEDS if not is_importable(name)]
-    if lacking:
-        print(f"Tests that import ComfyUI are left out: this Python lacks {', '.join(lacking)}.")
-        return None
+def host_code() -> Path | None:
+    """The host's code folder: named, embedded or from the bundle; None where there is none."""
     named = os.environ.get("COMFYUI_PATH")
     if named or layout.EMBEDDED_COMFYUI.is_dir():
         return Path(named) if named else layout.EMBEDDED_COMFYUI
     archive = BUNDLE / "ComfyUI.zip"
-    if not archive.is_file():
-        print("Tests that import ComfyUI are left out: there is none (COMFYUI_PATH, `make install` or .gpu-bundle/).")
+    return unpack([archive], "ComfyUI") if archive.is_file() else None
+
+
+def find_host() -> Path | None:
+    """The host's code for tests in process; None where it cannot be imported."""
+    lacking = [name for name in HOST_NEEDS if not is_importable(name)]
+    if lacking:
+        print(f"Tests that import ComfyUI are left out: this Python lacks {', '.join(lacking)}.")
         return None
-    with zipfile.ZipFile(archive) as packed:
-        packed.extractall(BUILD / "ComfyUI")
-    return BUILD / "ComfyUI"
+    host = host_code()
+    if host is None:
+        print("Tests that import ComfyUI are left out: there is none (COMFYUI_PATH, `make install` or .gpu-bundle/).")
+    return host
 
 
 def describe_machine() -> str:
@@ -173,7 +201,10 @@ def run_tests(arguments: list[str]) -> int:
             raise HostError(f"{sys.executable} has no PyTorch and there is no .venv here; run `make install`.")
         return subprocess.call([str(python), str(Path(__file__)), "test", *arguments])
     heading = describe_machine()
-    unpack_missing()
+    if "pytest" in unpack_missing():
+        raise HostError(
+            "pytest is missing: pip install pytest, or bring .gpu-bundle/ along (`make gpu-bundle` makes it)."
+        )
     host = find_host()
     folders = ("kernels", "patches", "nodes") if host else ("kernels",)
     targets = [str(layout.ROOT / "tests" / name) for name in folders]
