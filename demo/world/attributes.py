@@ -9,6 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from networks.demo_format import WORLD_VERSION
+
+VERSION = WORLD_VERSION
+"""Version of everything in this folder that a trained model has seen; a change of it makes all checkpoints void."""
+
 SHAPES = ("ball", "cube", "triangle", "star", "heart", "drop", "flower", "cloud", "ghost", "cat")
 COLOURS = ("red", "orange", "yellow", "green", "teal", "blue", "purple", "pink", "white", "black")
 PATTERNS = ("plain", "striped", "dotted", "checkered", "dipped")

@@ -9,7 +9,7 @@ import math
 import torch
 
 from demo.world.backgrounds import PERIOD
-from demo.world.render import Render, render_on_grid
+from demo.world.render import Render, in_pieces, render_on_grid
 from demo.world.scene import Scenes
 
 RADIUS = PERIOD / (2 * math.pi)
@@ -40,10 +40,14 @@ def render_panorama(scenes: Scenes, height: int = 128, layers: tuple[str, ...] =
     longitude = ((torch.arange(width, device=device) + 0.5) / width * 2 - 1) * math.pi
     elevation = (0.5 - (torch.arange(height, device=device) + 0.5) / height) * math.pi
     elevation = elevation.clamp(-STEEPEST, STEEPEST)
-    shape = (scenes.size, scenes.frames, height, width)
-    x = (longitude * RADIUS + scenes.camera[..., 0, None, None]).expand(shape)
-    y = (-torch.tan(elevation) * RADIUS)[:, None].expand(shape)
     # A pixel is 1 wide and sec^2 tall on the stage; its edge ramp takes the mean of the two.
     size = RADIUS * math.pi / height
-    pixel = (size * (1 + 1 / torch.cos(elevation) ** 2) / 2)[:, None].expand(shape)
-    return render_on_grid(scenes, x, y, pixel, layers, wrap=True)
+    pixel = size * (1 + 1 / torch.cos(elevation) ** 2) / 2
+
+    def draw(part: Scenes) -> Render:
+        shape = (part.size, part.frames, height, width)
+        x = (longitude * RADIUS + part.camera[..., 0, None, None]).expand(shape)
+        y = (-torch.tan(elevation) * RADIUS)[:, None].expand(shape)
+        return render_on_grid(part, x, y, pixel[:, None].expand(shape), layers, wrap=True)
+
+    return in_pieces(scenes, height * width, draw)

@@ -4,6 +4,7 @@ Every pixel is a function of its stage point alone (signed distances, no rasteri
 panoramas, come from the same code, anti-aliased by the distance itself.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +23,9 @@ BEVEL = 0.46
 
 SHADOW_REACH, SHADOW_BLUR, SHADOW_DARKNESS = 0.26, 0.24, 0.34
 """Character units that a shadow is thrown, width of its soft edge, and how dark it is."""
+
+PIXELS_AT_ONCE = {False: 1 << 16, True: 1 << 24}
+"""How many pixels are drawn together, on the CPU (what its cache holds) and on a GPU (what its memory holds)."""
 
 LAYERS = ("frames", "flat", "lines", "masks", "labels", "depth", "normals", "local")
 
@@ -176,7 +180,8 @@ def render_on_grid(
         lines[b, t] = lines[b, t] * (1 - cover) + sprite.line * cover
         masks[b, t] = masks[b, t] * (1 - cover)[:, None]
         masks[b, t, k] = cover
-        seen = (cover > 0.5)[:, None]
+        so_far = masks[b, t]
+        seen = ((cover >= so_far.amax(1)) & (cover >= 1 - so_far.sum(1)))[:, None]
         local[b, t] = torch.where(seen, sprite.local, local[b, t])
         normals[b, t] = torch.where(seen, sprite.normal, normals[b, t])
     result = Render()
@@ -188,9 +193,10 @@ def render_on_grid(
         result.lines = lines[:, :, None]
     if "masks" in layers:
         result.masks = masks
-    best, index = masks.max(dim=2)
-    background = 1 - masks.sum(dim=2)
-    labels = torch.where(best >= background, index, -1)
+    best = masks.amax(dim=2)
+    # Of equals the nearer one, as above.
+    index = characters - 1 - (masks.flip(2) >= best[:, :, None]).int().argmax(dim=2)
+    labels = torch.where(best >= 1 - masks.sum(dim=2), index, -1)
     if "labels" in layers:
         result.labels = labels
     if "depth" in layers:
@@ -203,6 +209,14 @@ def render_on_grid(
     if "local" in layers:
         result.local = torch.where((labels >= 0)[:, :, None], local, 0.0)
     return result
+
+
+def in_pieces(scenes: Scenes, pixels: int, draw: Callable[[Scenes], Render]) -> Render:
+    """Call ``draw`` on a few scenes at a time, each of ``pixels`` a frame, and put the results together."""
+    step = max(1, PIXELS_AT_ONCE[scenes.count.is_cuda] // (pixels * scenes.frames))
+    parts = [draw(scenes.select(slice(start, start + step))) for start in range(0, scenes.size, step)]
+    whole = {name: [getattr(part, name) for part in parts] for name in LAYERS}
+    return Render(**{name: None if values[0] is None else torch.cat(values) for name, values in whole.items()})
 
 
 def render(scenes: Scenes, height: int = 128, width: int = 128, layers: tuple[str, ...] = ("frames",)) -> Render:
@@ -218,5 +232,9 @@ def render(scenes: Scenes, height: int = 128, width: int = 128, layers: tuple[st
     """
     if height < 16 or width < 16:
         raise ValueError(f"The picture would be {width}x{height}; expected at least 16 pixels each way.")
-    x, y, pixel = stage_grid(scenes, height, width)
-    return render_on_grid(scenes, x, y, pixel, layers)
+
+    def draw(part: Scenes) -> Render:
+        x, y, pixel = stage_grid(part, height, width)
+        return render_on_grid(part, x, y, pixel, layers)
+
+    return in_pieces(scenes, height * width, draw)
