@@ -1,4 +1,4 @@
-"""The small image model of the demonstration: SD1.5's own architecture at a fiftieth of its size.
+"""The small image model of the demonstration: SD1.5's own architecture at a hundredth of its size.
 
 ComfyUI's classes throughout, so that what works on SD1.5 works here: block ids, attention patches, LoRA key names,
 memory management. Only their sizes differ, and UNet and ControlNet normalise 8 groups of channels instead of 32:

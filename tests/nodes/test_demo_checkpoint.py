@@ -1,0 +1,262 @@
+"""Demo Checkpoint in graphs of the host's own nodes, on models with random weights."""
+
+import shutil
+import socket
+
+import comfy.sd
+import pytest
+import torch
+from papernodes.networks import demo_format
+from papernodes.networks.demo_format import DemoFileError
+from papernodes.nodes import demo_checkpoint
+from papernodes.nodes.demo_checkpoint import FILES, DemoCheckpoint
+
+import nodes as host_nodes
+
+STEPS = 3
+SHIPPED = demo_checkpoint.FOLDER
+
+
+@pytest.fixture(scope="module", autouse=True)
+def folder(demo_files):
+    """The node looks for its files where the random ones lie."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(demo_checkpoint, "FOLDER", demo_files["image_unet"].parent)
+        yield demo_files["image_unet"].parent
+
+
+@pytest.fixture(scope="module")
+def loaded(folder):
+    """MODEL, CLIP, VAE, CLIP_VISION, CONTROL_NET."""
+    return DemoCheckpoint.execute("image").args
+
+
+@pytest.fixture
+def copied(folder, tmp_path, monkeypatch):
+    """A copy of the files, to be damaged; the networks must not be built from it."""
+
+    def fail(*_):
+        raise AssertionError("a network was built before all files were checked")
+
+    for path in folder.iterdir():
+        shutil.copy(path, tmp_path)
+    monkeypatch.setattr(demo_checkpoint, "FOLDER", tmp_path)
+    for name in ("load_model", "load_clip", "load_vae", "load_clip_vision", "load_controlnet"):
+        monkeypatch.setattr(demo_checkpoint, name, fail)
+    return tmp_path
+
+
+def encode(clip, text):
+    return host_nodes.CLIPTextEncode().encode(clip, text)[0]
+
+
+def sample(loaded, prompt="a red ball", negative="", *, model=None, latent=None, cfg=4.0, denoise=1.0, control=None):
+    """What KSampler makes; ``control``: arguments of ControlNetApplyAdvanced after the ControlNet."""
+    own_model, clip, _, _, control_net = loaded
+    positive, negative = encode(clip, prompt), encode(clip, negative)
+    if control is not None:
+        apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
+        positive, negative = apply(positive, negative, control_net, *control)
+    latent = host_nodes.EmptyLatentImage().generate(64, 64)[0] if latent is None else latent
+    settings = (7, STEPS, cfg, "euler", "normal", positive, negative, latent)
+    return host_nodes.KSampler().sample(model or own_model, *settings, denoise=denoise)[0]["samples"]
+
+
+def hint(value=1.0):
+    """An IMAGE with a white cross."""
+    image = torch.zeros(1, 64, 64, 3)
+    image[:, 30:34] = value
+    image[:, :, 30:34] = value
+    return image
+
+
+def test_the_shipped_files_lie_in_the_pack(repository):
+    assert repository / "demo" / "checkpoints" == SHIPPED
+
+
+def test_a_picture_from_words(loaded):
+    latent = sample(loaded)
+    image = host_nodes.VAEDecode().decode(loaded[2], {"samples": latent})[0]
+    assert image.shape == (1, 64, 64, 3)
+    assert image.isfinite().all()
+    assert image.std() > 0.01
+    assert torch.equal(sample(loaded), latent)
+    assert not torch.equal(sample(loaded, "a blue cat"), latent)
+
+
+def test_nothing_is_downloaded(monkeypatch):
+    def refuse(*_):
+        raise AssertionError("the network was used")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+    assert len(DemoCheckpoint.execute("image").args) == 5
+
+
+def test_sockets_are_the_stock_ones():
+    schema = DemoCheckpoint.GET_SCHEMA()
+    assert [output.io_type for output in schema.outputs] == ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET"]
+    assert [item.id for item in schema.inputs] == ["kind"]
+    assert schema.inputs[0].options == ["image"]
+
+
+@pytest.mark.parametrize("prompt", ["", " ", ",,,", "red " * 74])
+def test_prompts_of_one_chunk(loaded, prompt):
+    ((conditioning, extra),) = encode(loaded[1], prompt)
+    assert conditioning.shape == (1, 77, 128)
+    assert conditioning.isfinite().all()
+    assert extra["pooled_output"].shape == (1, 128)
+
+
+@pytest.mark.parametrize(("words", "tokens"), [(75, 77), (76, 154), (150, 154), (151, 231)])
+def test_long_prompts_come_in_chunks_of_77(loaded, words, tokens):
+    ((conditioning, _),) = encode(loaded[1], " ".join(["red"] * words))
+    assert conditioning.shape == (1, tokens, 128)
+
+
+def test_a_long_prompt_samples(loaded):
+    latent = sample(loaded, "a red ball, " * 40, "blue")
+    assert latent.isfinite().all()
+    assert not torch.equal(latent, sample(loaded, "a red ball", "blue"))
+
+
+def test_unknown_words_all_mean_the_same(loaded):
+    encoded = {word: encode(loaded[1], f"a {word} ball")[0][0] for word in ("red", "car", "dog")}
+    assert torch.equal(encoded["car"], encoded["dog"])
+    assert not torch.equal(encoded["car"], encoded["red"])
+    strange = encode(loaded[1], "supercalifragilistic \U0001f388 \u7403 <|x|> embedding:nothing")[0][0]
+    assert strange.isfinite().all()
+
+
+def test_weighted_words(loaded):
+    plain = encode(loaded[1], "a red ball")[0][0]
+    assert torch.equal(encode(loaded[1], "a (red:1.0) ball")[0][0], plain)
+    heavy = encode(loaded[1], "a (red:1.3) ball")[0][0]
+    assert (heavy - plain).abs().flatten(2).amax(2)[0].nonzero().flatten().tolist() == [2]
+    assert heavy.isfinite().all()
+
+
+@pytest.mark.parametrize(("width", "height"), [(128, 128), (130, 99), (16, 256), (64, 72)])
+def test_sizes_that_are_no_multiple_of_8_are_rounded_down(loaded, width, height):
+    latent = host_nodes.EmptyLatentImage().generate(width, height)[0]
+    samples = sample(loaded, latent=latent)
+    image = host_nodes.VAEDecode().decode(loaded[2], {"samples": samples})[0]
+    assert image.shape == (1, height // 8 * 8, width // 8 * 8, 3)
+    assert image.isfinite().all()
+
+
+def test_encoding_crops_odd_pictures_evenly(loaded):
+    image = torch.rand(1, 99, 130, 3, generator=torch.Generator().manual_seed(0))
+    latent = host_nodes.VAEEncode().encode(loaded[2], image)[0]["samples"]
+    assert latent.shape == (1, 4, 12, 16)
+    assert torch.equal(latent, host_nodes.VAEEncode().encode(loaded[2], image[:, 1:97, 1:129])[0]["samples"])
+
+
+def test_a_batch_of_two(loaded):
+    latent = sample(loaded, latent=host_nodes.EmptyLatentImage().generate(64, 64, 2)[0])
+    assert latent.shape == (2, 4, 8, 8)
+    assert (latent[0] - latent[1]).abs().max() > 0.1
+    assert latent.isfinite().all()
+
+
+def test_cfg_1_does_not_look_at_the_negative(loaded):
+    assert torch.equal(sample(loaded, negative="blue", cfg=1.0), sample(loaded, negative="green cat", cfg=1.0))
+    assert not torch.equal(sample(loaded, negative="blue"), sample(loaded, negative="green cat"))
+
+
+def test_image_to_image_starts_from_the_image(loaded):
+    image = torch.rand(1, 64, 64, 3, generator=torch.Generator().manual_seed(0))
+    latent = host_nodes.VAEEncode().encode(loaded[2], image)[0]
+    change = [(sample(loaded, latent=latent, denoise=amount) - latent["samples"]).std() for amount in (0.1, 0.9)]
+    assert 0 < change[0] < change[1]
+
+
+def test_controlnet_through_the_stock_node(loaded):
+    plain = sample(loaded)
+    full, weak = (sample(loaded, control=(hint(), strength, 0.0, 1.0)) for strength in (1.0, 1e-5))
+    assert (full - plain).abs().max() > 0.05
+    assert 0 < (weak - plain).abs().max() < 0.01
+    assert torch.equal(sample(loaded, control=(hint(), 0.0, 0.0, 1.0)), plain)
+    assert torch.equal(sample(loaded, control=(hint(), 1.0, 0.0, 0.0)), plain)
+    late = sample(loaded, control=(hint(), 1.0, 0.5, 1.0))
+    assert not torch.equal(late, plain)
+    assert not torch.equal(late, full)
+    assert not torch.equal(sample(loaded, control=(hint(0.0), 1.0, 0.0, 1.0)), full)
+    assert torch.equal(sample(loaded), plain)
+
+
+def test_clip_vision_through_the_stock_node(loaded):
+    output = host_nodes.CLIPVisionEncode().encode(loaded[3], hint(), "center")[0]
+    assert output["image_embeds"].shape == (1, 128)
+
+
+def test_a_lora_through_the_host_leaves_the_loaded_model(loaded):
+    before = sample(loaded)
+    layer = "lora_unet_mid_block_attentions_0_transformer_blocks_0_attn1_to_out_0"
+    generator = torch.Generator().manual_seed(0)
+    factors = {
+        f"{layer}.lora_up.weight": torch.randn(96, 2, generator=generator),
+        f"{layer}.lora_down.weight": torch.randn(2, 96, generator=generator),
+    }
+    patched, _ = comfy.sd.load_lora_for_models(loaded[0], None, factors, 1.0, 0.0)
+    assert not torch.equal(sample(loaded, model=patched), before)
+    assert torch.equal(sample(loaded), before)
+
+
+def test_two_loads_agree_and_are_apart(loaded):
+    again = DemoCheckpoint.execute("image").args
+    assert torch.equal(sample(again), sample(loaded))
+    clip, other = loaded[1], again[1]
+    other.clip_layer(-2)
+    assert not torch.equal(encode(other, "a red ball")[0][0], encode(clip, "a red ball")[0][0])
+    assert all(one is not two for one, two in zip(loaded, again, strict=True))
+    assert other.cond_stage_model is not clip.cond_stage_model
+    assert again[2].first_stage_model is not loaded[2].first_stage_model
+    assert again[4].control_model is not loaded[4].control_model
+
+
+@pytest.mark.parametrize("kind", ["video", "", None, "../image"])
+def test_unknown_kinds(kind):
+    with pytest.raises(ValueError, match=r"'kind' is .*; expected one of: image"):
+        DemoCheckpoint.execute(kind)
+
+
+@pytest.mark.parametrize("kind", FILES["image"])
+def test_a_missing_file(copied, kind):
+    (copied / f"{kind}.safetensors").unlink()
+    with pytest.raises(DemoFileError) as caught:
+        DemoCheckpoint.execute("image")
+    assert f"{kind}.safetensors in {copied} is missing" in str(caught.value)
+
+
+@pytest.mark.parametrize("kind", FILES["image"])
+def test_a_half_downloaded_file(copied, kind):
+    path = copied / f"{kind}.safetensors"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(DemoFileError, match=rf"{kind}\.safetensors.*damaged or only partly downloaded"):
+        DemoCheckpoint.execute("image")
+
+
+@pytest.mark.parametrize("kind", FILES["image"])
+def test_a_file_of_another_world(copied, kind, monkeypatch):
+    path = copied / f"{kind}.safetensors"
+    state, _ = demo_format.load(path, kind)
+    with monkeypatch.context() as patch:
+        patch.setattr(demo_format, "WORLD_VERSION", demo_format.WORLD_VERSION + 1)
+        demo_format.save(path, state, {"kind": kind})
+    with pytest.raises(DemoFileError, match=rf"{kind}\.safetensors.*version 2 of the drawn world.*needs version 1"):
+        DemoCheckpoint.execute("image")
+
+
+def test_exchanged_files(copied):
+    shutil.copy(copied / "image_vae.safetensors", copied / "image_unet.safetensors")
+    with pytest.raises(DemoFileError, match=r"image_unet\.safetensors.*holds 'image_vae'"):
+        DemoCheckpoint.execute("image")
+
+
+def test_the_fingerprint_follows_the_files(copied):
+    before = DemoCheckpoint.fingerprint_inputs("image")
+    assert DemoCheckpoint.fingerprint_inputs("image") == before
+    with (copied / "image_vae.safetensors").open("ab") as file:
+        file.write(b"x")
+    assert DemoCheckpoint.fingerprint_inputs("image") != before
