@@ -27,6 +27,8 @@ from torch import Tensor, nn
 MAXIMUM_STATE_BYTES = 16 * 1024 * 1024
 WARM_UP = 200  # steps, in every piece
 DECAY_SHARE = 0.35  # of the last piece
+RESTARTS = (20, 50, 100, 200, 400, 800)
+"""Steps of a piece after which the moving average starts again: it is not to remember the first, bad weights."""
 TICK = 50  # steps between two entries of the losses
 RESTARTED = "PAPERNODES_TRAINING_STARTED"
 
@@ -201,8 +203,11 @@ class Trainer:
         # The rate is a tensor, so that it can change between replays of the captured step.
         self.optimiser = torch.optim.AdamW(
             [group for group in groups if group["params"]],
-            lr=self.rate if cuda else 0.0, betas=(0.9, 0.99), fused=cuda or None, capturable=cuda,
-        )  # fmt: skip
+            lr=self.rate if cuda else 0.0,
+            betas=(0.9, 0.99),
+            foreach=True,
+            capturable=cuda,
+        )
         if cuda:
             for group in self.optimiser.param_groups:
                 group["lr"] = self.rate  # this tensor itself, no copy of it
@@ -284,6 +289,8 @@ class Trainer:
             step()
             count += 1
             self.progress.step += 1
+            if count in RESTARTS:
+                self.restart_averages()
             if self.device.type == "cuda":  # the queue is kept short: the rate follows the clock
                 events.append(torch.cuda.Event())
                 events[-1].record()

@@ -79,7 +79,7 @@ class Drawing:
 
 
 def rendered(
-    scenes: Scenes, device: torch.device, size: int, layers: tuple[str, ...] = ("frames",), part: int = 256
+    scenes: Scenes, device: torch.device, size: int, layers: tuple[str, ...] = ("frames",), part: int = 512
 ) -> Iterator:
     """The renders of scenes on the device, ``size`` pixels wide and high, ``part`` at a time to save memory."""
     for chosen in batches(scenes.size, part):

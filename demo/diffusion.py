@@ -1,0 +1,133 @@
+"""SD1.5's noise schedule and the small model's networks as the training scripts use them."""
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+STEPS = 1000
+
+
+def signal_levels(device: torch.device | str = "cpu") -> Tensor:
+    """float32 [1000]: how much of the picture's variance is left at each time, SD1.5's alphas_cumprod."""
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, STEPS, dtype=torch.float64) ** 2
+    return (1 - betas).cumprod(0).float().to(device)
+
+
+def add_noise(latents: Tensor, noise: Tensor, levels: Tensor) -> Tensor:
+    """Latents [B, ...] at signal levels [B]."""
+    levels = levels.view(-1, *[1] * (latents.ndim - 1))
+    return levels.sqrt() * latents + (1 - levels).sqrt() * noise
+
+
+def loss_weights(levels: Tensor, limit: float) -> Tensor:
+    """min(snr, limit) / snr of signal levels [B]; all 1 for limit 0.
+
+    An error in the noise of an almost clean latent hardly shows in the picture; Hang et al., Efficient Diffusion
+    Training via Min-SNR Weighting Strategy, ICCV 2023.
+    """
+    if not limit:
+        return torch.ones_like(levels)
+    ratio = levels / (1 - levels)
+    return ratio.clamp_max(limit) / ratio
+
+
+def training_operations() -> type:
+    """ComfyUI's layers, with norms that stay in half precision under autocast: half the memory traffic.
+
+    They add up in float32 inside all the same.
+    """
+    import comfy.ops
+
+    base = comfy.ops.disable_weight_init
+
+    class GroupNorm(base.GroupNorm):
+        def forward(self, x):
+            with torch.autocast(x.device.type, enabled=False):
+                return functional.group_norm(
+                    x, self.num_groups, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+                )
+
+    class LayerNorm(base.LayerNorm):
+        def forward(self, x):
+            with torch.autocast(x.device.type, enabled=False):
+                return functional.layer_norm(
+                    x, self.normalized_shape, self.weight.to(x.dtype), self.bias.to(x.dtype), self.eps
+                )
+
+    return type("TrainingOperations", (base,), {"GroupNorm": GroupNorm, "LayerNorm": LayerNorm})
+
+
+def zero_residuals(unet: nn.Module) -> None:
+    """Sets the last layer of every residual branch to 0, so that training starts from the identity."""
+    from comfy.ldm.modules.attention import SpatialTransformer
+    from comfy.ldm.modules.diffusionmodules.openaimodel import ResBlock
+
+    last = [unet.out[-1]] if hasattr(unet, "out") else []
+    for module in unet.modules():
+        if isinstance(module, ResBlock):
+            last.append(module.out_layers[-1])
+        elif isinstance(module, SpatialTransformer):
+            last.append(module.proj_out)
+    for layer in last:
+        nn.init.zeros_(layer.weight)
+        nn.init.zeros_(layer.bias)
+
+
+def encode_text(transformer: nn.Module, rows: Tensor) -> Tensor:
+    """What SD1.5's text encoder conditions on, [B, 77, 128], from rows of the small vocabulary int64 [B, 77].
+
+    The host's layers; its mask is an explicit matrix, this is PyTorch's own causal attention, which is faster.
+    """
+
+    def attention(query, key, value, heads, mask):
+        query, key, value = (item.unflatten(-1, (heads, -1)).transpose(1, 2) for item in (query, key, value))
+        found = functional.scaled_dot_product_attention(query, key, value, is_causal=True)
+        return found.transpose(1, 2).flatten(-2)
+
+    model = transformer.text_model
+    states = model.embeddings(rows, dtype=torch.float32)
+    for layer in model.encoder.layers:
+        states = layer(states, None, attention)
+    return model.final_layer_norm(states)
+
+
+def attention_name() -> str:
+    """The attention function that the host chose; says whether training runs on PyTorch's own."""
+    from comfy.ldm.modules import attention
+
+    return attention.optimized_attention.__name__
+
+
+@torch.no_grad()
+def sample(predict, noise: Tensor, steps: int = 20) -> Tensor:
+    """Latents by DDIM from noise [B, 4, H, W].
+
+    Args:
+        predict: (x, times [B]) -> predicted noise; guidance is its own affair.
+    """
+    levels = signal_levels(noise.device)
+    times = torch.linspace(STEPS - 1, 0, steps + 1).round().long().tolist()[:-1]
+    x = noise
+    for now, later in zip(times, [*times[1:], None], strict=True):
+        level = levels[now]
+        found = predict(x, torch.full((x.shape[0],), now, device=x.device, dtype=torch.float32))
+        clean = (x - (1 - level).sqrt() * found) / level.sqrt()
+        x = clean if later is None else levels[later].sqrt() * clean + (1 - levels[later]).sqrt() * found
+    return x
+
+
+def guided(unet: nn.Module, context: Tensor, empty: Tensor, scale: float, control=None):
+    """``predict`` for ``sample`` with classifier-free guidance.
+
+    Args:
+        context: [B, 77, 128]; empty: [1, 77, 128], of the empty prompt.
+        control: (x, times, context) -> the control for the UNet, or None.
+    """
+    both = torch.cat([context, empty.expand_as(context)])
+
+    def predict(x: Tensor, times: Tensor) -> Tensor:
+        x, times = x.repeat(2, 1, 1, 1), times.repeat(2)
+        wanted, unwanted = unet(x, times, both, control=control(x, times, both) if control else None).chunk(2)
+        return unwanted + scale * (wanted - unwanted)
+
+    return predict
