@@ -37,7 +37,8 @@ UNKNOWN_WORDS = 0.01
 def encode_pictures(vae, pictures: Tensor) -> Tensor:
     """Latents float16 [B, 4, H/8, W/8] of pictures 0..1."""
     with torch.no_grad(), autocast(pictures.device):
-        return vae.encode(pictures.to(memory_format=torch.channels_last)).half()
+        parts = pictures.to(memory_format=torch.channels_last).split(512)
+        return torch.cat([vae.encode(part).half() for part in parts])
 
 
 def draw_latents(drawing: Drawing, vae, device: torch.device, size: int) -> tuple[Tensor, Tensor]:

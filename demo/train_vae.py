@@ -4,10 +4,12 @@ TAESD's architecture, from scratch. Loss: absolute error, five times the squared
 differences between neighbours, which keeps the drawn edges crisp. The decoder sees latents at zero mean and unit
 variance per channel with a little noise, so that latents that a model made decode cleanly; there is no KL term, only a
 soft penalty on the encoder's own mean and deviation and on values beyond 2.5. At the end mean and deviation are folded
-into the encoder's last convolution.
+into the encoder's last convolution. ``--decoder-of`` trains on the decoder alone, for latents that other models know.
 
 Writes image_vae.safetensors, which ComfyUI's VAELoader reads.
 """
+
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +53,13 @@ def make_loss(network: Autoencoder, pool: Tensor, arguments):
     def loss() -> Tensor:
         chosen = torch.randint(0, pool.shape[0], (arguments.batch,), device=pool.device)
         pictures = (pool[chosen].float() / 255).to(memory_format=torch.channels_last)
-        with autocast(pool.device):
+        with autocast(pool.device), torch.set_grad_enabled(arguments.decoder_of is None):
             raw = network.encoder(pictures).float()
         mean, deviation = raw.mean((0, 2, 3)), raw.std((0, 2, 3))
-        with torch.no_grad():
-            network.mean.lerp_(mean.detach(), 0.02)
-            network.deviation.lerp_(deviation.detach(), 0.02)
+        if arguments.decoder_of is None:
+            with torch.no_grad():
+                network.mean.lerp_(mean.detach(), 0.02)
+                network.deviation.lerp_(deviation.detach(), 0.02)
         latents = (raw - network.mean.view(1, 4, 1, 1)) / network.deviation.view(1, 4, 1, 1).clamp_min(0.05)
         strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, device=pool.device)
         noisy = latents + strength * torch.randn_like(latents)
@@ -127,6 +130,9 @@ def draw_pool(drawing: Drawing, device: torch.device, size: int) -> Tensor:
 def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=4, batch=64, rate=1e-3, pictures=61440)
+    parser.add_argument(
+        "--decoder-of", type=Path, help="train this file's decoder further and leave its encoder as it is"
+    )
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
     arguments = parser.parse_args()
     device = training.settle(arguments)
@@ -139,17 +145,21 @@ def main() -> None:
     from networks.demo_format import save
 
     pool = draw_pool(drawing, device, arguments.size)
-    network = Autoencoder().to(device, memory_format=torch.channels_last)
+    network = read(arguments.decoder_of, device).requires_grad_() if arguments.decoder_of else Autoencoder()
+    network = network.to(device, memory_format=torch.channels_last)
+    half = network.decoder if arguments.decoder_of else network
     trainer = Trainer(
-        dict(network.named_parameters()), make_loss(network, pool, arguments), arguments, reserve=25, average=0.998
+        dict(half.named_parameters()), make_loss(network, pool, arguments), arguments, reserve=25, average=0.998
     )
-    fold(network, pool, 512)  # the latents start at unit variance; from here on the statistics move with the training
-    trainer.restart_averages()
+    if not arguments.decoder_of:
+        fold(network, pool, 512)  # latents start at unit variance; from here on the statistics move with the training
+        trainer.restart_averages()
     trainer.train()
 
     trainer.use_averages()
-    mean, deviation = fold(network, pool)
-    say(f"latents' mean {mean.tolist()} and deviation {deviation.tolist()} folded in")
+    if not arguments.decoder_of:
+        mean, deviation = fold(network, pool)
+        say(f"latents' mean {mean.tolist()} and deviation {deviation.tolist()} folded in")
     network.load_state_dict({name: value.half() for name, value in network.state_dict().items()})  # as it is stored
     target = arguments.out / "image_vae.safetensors"
     save(target, file_weights(network), trainer.metadata("image_vae"), packed=False)

@@ -15,7 +15,7 @@ from demo.world.render import render
 from demo.world.scene import Scenes, draw_scenes
 from demo.world_tokens import token_rows
 
-CHUNK = 1024
+CHUNK = 4096
 
 
 def _draw(count: int, seed: int, phrasings: int, characters, combinations: str):
@@ -79,7 +79,7 @@ class Drawing:
 
 
 def rendered(
-    scenes: Scenes, device: torch.device, size: int, layers: tuple[str, ...] = ("frames",), part: int = 512
+    scenes: Scenes, device: torch.device, size: int, layers: tuple[str, ...] = ("frames",), part: int = 4096
 ) -> Iterator:
     """The renders of scenes on the device, ``size`` pixels wide and high, ``part`` at a time to save memory."""
     for chosen in batches(scenes.size, part):

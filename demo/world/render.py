@@ -24,7 +24,7 @@ BEVEL = 0.46
 SHADOW_REACH, SHADOW_BLUR, SHADOW_DARKNESS = 0.26, 0.24, 0.34
 """Character units that a shadow is thrown, width of its soft edge, and how dark it is."""
 
-PIXELS_AT_ONCE = {False: 1 << 16, True: 1 << 24}
+PIXELS_AT_ONCE = {False: 1 << 16, True: 1 << 26}
 """How many pixels are drawn together, on the CPU (what its cache holds) and on a GPU (what its memory holds)."""
 
 LAYERS = ("frames", "flat", "lines", "masks", "labels", "depth", "normals", "local")
