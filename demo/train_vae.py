@@ -40,11 +40,11 @@ class Autoencoder(nn.Module):
         return (self.encoder(pictures).float() - self.mean.view(1, 4, 1, 1)) / self.deviation.view(1, 4, 1, 1)
 
 
-def picture_loss(found: Tensor, wanted: Tensor) -> Tensor:
-    """Absolute, squared and edge error of pictures [B, 3, H, W]."""
+def picture_loss(found: Tensor, wanted: Tensor, squared: float) -> Tensor:
+    """Absolute, squared (with this weight) and edge error of pictures [B, 3, H, W]."""
     error = found - wanted
     edges = error.diff(dim=-1).abs().mean() + error.diff(dim=-2).abs().mean()
-    return error.abs().mean() + 5 * error.square().mean() + 0.5 * edges
+    return error.abs().mean() + squared * error.square().mean() + 0.5 * edges
 
 
 def make_loss(network: Autoencoder, pool: Tensor, arguments):
@@ -67,7 +67,7 @@ def make_loss(network: Autoencoder, pool: Tensor, arguments):
             found = network.decoder(noisy.to(memory_format=torch.channels_last)).float()
         spread = mean.square().mean() + (deviation - 1).square().mean()
         outside = (latents.abs() - PENALTY_FROM).relu().square().mean()
-        return picture_loss(found, pictures) + 0.02 * spread + 0.1 * outside
+        return picture_loss(found, pictures, arguments.squared) + 0.02 * spread + 0.1 * outside
 
     return loss
 
@@ -133,6 +133,7 @@ def main() -> None:
     parser.add_argument(
         "--decoder-of", type=Path, help="train this file's decoder further and leave its encoder as it is"
     )
+    parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
     arguments = parser.parse_args()
     device = training.settle(arguments)
