@@ -29,10 +29,6 @@ KINDS = (
 _FORMAT = "papernodes-demo"
 _SCALE = ".scale"
 _SMALLEST = 1024  # below this many numbers int8 saves nothing worth its error
-_RESTORE = (
-    "Restore it from the pack's repository: `git checkout -- demo/checkpoints` in the pack's folder (a clone made with"
-    " a filter or with Git LFS switched off may also need `git lfs pull`), or install the pack again."
-)
 
 
 class DemoFileError(Exception):
@@ -129,7 +125,10 @@ def read_metadata(path: str | os.PathLike, kind: str) -> dict[str, str]:
     path = Path(path)
     where = f"{path.name} in {path.parent}"
     if not path.is_file():
-        raise DemoFileError(f"The demonstration model {where} is missing. {_RESTORE}")
+        raise DemoFileError(
+            f"The demonstration model {where} is missing: it was deleted, or the pack was copied or cloned only in"
+            f" part. {_restore(path)}"
+        )
     try:
         with safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
@@ -139,13 +138,13 @@ def read_metadata(path: str | os.PathLike, kind: str) -> dict[str, str]:
         found = metadata.get("kind", "something else") if metadata.get("format") == _FORMAT else "something else"
         raise DemoFileError(
             f"{where} is not the demonstration model that belongs there: it holds {found!r}, expected {kind!r}."
-            f" {_RESTORE}"
+            f" {_restore(path)}"
         )
     if metadata.get("world_version") != str(WORLD_VERSION):
         raise DemoFileError(
             f"The demonstration model {where} was trained on version {metadata.get('world_version')} of the drawn"
             f" world; this version of the pack needs version {WORLD_VERSION}. The files and the code come from"
-            f" different versions of the pack: update the whole pack. {_RESTORE}"
+            f" different versions of the pack: update the whole pack. {_restore(path)}"
         )
     return metadata
 
@@ -194,7 +193,7 @@ def check_fit(path: str | os.PathLike, state: Mapping[str, Tensor], wanted: Mapp
     if found:
         raise DemoFileError(
             f"The weights in {path.name} in {path.parent} do not fit the network of this version of the pack:"
-            f" {'; '.join(found)}. {_RESTORE}"
+            f" {'; '.join(found)}. {_restore(path)}"
         )
 
 
@@ -210,10 +209,14 @@ def _is_packed(packed: Mapping[str, Tensor], name: str) -> bool:
     return name + _SCALE in packed and packed.get(name) is not None and packed[name].dtype == torch.int8
 
 
+def _restore(path: Path) -> str:
+    return f"Get it back with `git checkout -- {path.name}` in that folder, or install the pack again."
+
+
 def _damage(path: Path, reason: object) -> str:
     size = path.stat().st_size if path.is_file() else 0
     text = f"The demonstration model {path.name} in {path.parent} is damaged or only partly downloaded ({size} bytes)"
     with path.open("rb") as file:
         if file.read(64).startswith(b"version https://git-lfs"):
-            return f"{text}: it is a Git LFS pointer, not the file itself. {_RESTORE}"
-    return f"{text}: {reason}. {_RESTORE}"
+            return f"{text}: it is a Git LFS pointer, not the file itself. Run `git lfs pull` in the pack's folder."
+    return f"{text}: {reason}. {_restore(path)}"

@@ -8,7 +8,7 @@ import folder_paths
 from comfy_api.latest import io
 
 from ..networks.demo_controlnet import load_controlnet
-from ..networks.demo_format import read_metadata
+from ..networks.demo_format import DemoFileError, read_metadata
 from ..networks.demo_image import load_clip, load_model, load_vae
 from ..networks.demo_vision import load_clip_vision
 from .sockets import check_choice
@@ -72,15 +72,19 @@ class DemoCheckpoint(io.ComfyNode):
     def execute(cls, kind: str) -> io.NodeOutput:
         check_choice(kind, "kind", list(FILES))
         paths = file_paths(kind)
-        for file_kind, path in paths.items():  # all of them, before time is spent on the first
-            read_metadata(path, file_kind)
-        return io.NodeOutput(
-            load_model(paths["image_unet"]),
-            load_clip(paths["image_text_encoder"], folder_paths.get_folder_paths("embeddings")),
-            load_vae(paths["image_vae"]),
-            load_clip_vision(paths["image_clip_vision"]),
-            load_controlnet(paths["image_controlnet_lineart"], paths["image_unet"]),
-        )
+        try:
+            for file_kind, path in paths.items():  # all of them, before time is spent on the first
+                read_metadata(path, file_kind)
+            return io.NodeOutput(
+                load_model(paths["image_unet"]),
+                load_clip(paths["image_text_encoder"], folder_paths.get_folder_paths("embeddings")),
+                load_vae(paths["image_vae"]),
+                load_clip_vision(paths["image_clip_vision"]),
+                load_controlnet(paths["image_controlnet_lineart"], paths["image_unet"]),
+            )
+        except DemoFileError as error:
+            # The editor shows the type's full name, and that of our own begins with the pack's path.
+            raise ValueError(str(error)) from error
 
 
 def file_paths(kind: str) -> dict[str, Path]:

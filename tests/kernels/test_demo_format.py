@@ -147,7 +147,7 @@ def test_missing_file(path):
     path.unlink()
     message = refused(path)
     assert "is missing" in message
-    assert "git checkout" in message
+    assert f"`git checkout -- {path.name}` in that folder" in message
 
 
 @pytest.mark.parametrize("share", [0, 0.001, 0.3, 0.999])
@@ -169,7 +169,9 @@ def test_file_of_noise(path):
 
 def test_git_lfs_pointer(path):
     path.write_text("version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 9\n")
-    assert "Git LFS pointer" in refused(path)
+    message = refused(path)
+    assert "Git LFS pointer" in message
+    assert "git lfs pull" in message
 
 
 def test_weights_that_are_not_finite(path):
