@@ -19,6 +19,12 @@ from demo.world.shapes import signed_distance
 SEARCH_SIZE = 64
 """Side in pixels of the picture in which outlines are first looked for."""
 
+SIZE_GROUPS = 4
+"""Within a shape, outlines of so many ranges of size are looked for side by side."""
+
+LENGTH_POWER = 0.3
+"""Of two outlines with as much ink to each of their length, the longer one tells more: by its radius to this power."""
+
 AZIMUTHS = 24
 HEIGHTS = (0.58, 0.77)
 CONTOUR_POINTS, BODY_POINTS, WORN_POINTS = 96, 288, 128
@@ -39,7 +45,8 @@ class Library:
     worn: Tensor  # float32 [S, A, WORN_POINTS, 2], on the accessory
     worn_colours: Tensor  # float32 [S, A, AZIMUTHS, WORN_POINTS, 3]
     templates: Tensor  # complex64 [T, SEARCH_SIZE, SEARCH_SIZE // 2 + 1], conjugated spectra
-    template_shape: Tensor  # int64 [T], sorted
+    template_shape: Tensor  # int64 [T]
+    template_group: Tensor  # int64 [T], sorted: templates of one shape and about one size
     template_radius: Tensor  # float32 [T], stage units
     template_angle: Tensor  # float32 [T], radians
 
@@ -56,7 +63,9 @@ def light_vectors() -> Tensor:
     azimuth = torch.arange(AZIMUTHS)[:, None] * (2 * math.pi / AZIMUTHS)
     height = torch.tensor(HEIGHTS)[None]
     flat = height.cos()
-    return torch.stack((flat * azimuth.cos(), flat * azimuth.sin(), height.sin().expand(AZIMUTHS, -1)), -1).flatten(0, 1)
+    return torch.stack((flat * azimuth.cos(), flat * azimuth.sin(), height.sin().expand(AZIMUTHS, -1)), -1).flatten(
+        0, 1
+    )
 
 
 def some_of(mask: Tensor, count: int, generator: torch.Generator) -> Tensor:
@@ -102,7 +111,7 @@ def body_looks(shape: int, generator: torch.Generator) -> tuple[Tensor, Tensor, 
     u, v = mesh(1.1, 221)
     kind = torch.tensor([shape])
     distance = signed_distance(kind, u, v)
-    chosen = some_of((distance[0] < -0.12) & ~face_area(shape, u, v), BODY_POINTS, generator)
+    chosen = some_of((distance[0] < -0.10) & ~face_area(shape, u, v), BODY_POINTS, generator)
 
     def at(values: Tensor) -> Tensor:
         return values.flatten(-2)[..., chosen]
@@ -112,7 +121,7 @@ def body_looks(shape: int, generator: torch.Generator) -> tuple[Tensor, Tensor, 
     pixel = torch.full((1, 1, 1), TYPICAL_PIXEL)
     hidden = torch.zeros(len(ACCESSORIES), BODY_POINTS, dtype=torch.bool)
     for worn in range(1, len(ACCESSORIES)):
-        hidden[worn] = at(accessories(torch.tensor([worn]), kind, u, v, pixel).distance[0]) < 0.09
+        hidden[worn] = at(accessories(torch.tensor([worn]), kind, u, v, pixel).distance[0]) < 0.07
     albedo = []
     for pattern in range(len(PATTERNS)):
         tint = at(coverage(-pattern_distance(torch.tensor([pattern]), u, v), pixel)[0])  # [P]
@@ -148,12 +157,13 @@ def worn_looks(shape: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
     return places, colours
 
 
-def outline_templates(radii: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def outline_templates(radii: Tensor, angles: Tensor) -> tuple[Tensor, ...]:
     """Library's templates: how much more ink there is on an outline than just beside it, as correlation kernels."""
     axis = torch.arange(SEARCH_SIZE) - SEARCH_SIZE // 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
     pixel = 2 / SEARCH_SIZE
-    spectra, shapes, sizes, turns = [], [], [], []
+    spectra, shapes, groups, sizes, turns = [], [], [], [], []
+    size_group = torch.arange(radii.numel()) * SIZE_GROUPS // radii.numel()
     for shape in range(len(SHAPES)):
         some = angles[:1] * 0 if SHAPES[shape] == "ball" else angles
         radius = radii[:, None].expand(-1, some.numel()).flatten()
@@ -168,12 +178,14 @@ def outline_templates(radii: Tensor, angles: Tensor) -> tuple[Tensor, Tensor, Te
         for centre, amount in ((0.0, 1.0), (2.3, -0.6), (-2.3, -0.4)):
             band = (1.4 - (distance / half - centre).abs()).clamp(0, 1)
             weight += amount * band / band.sum((-2, -1), keepdim=True)
+        weight *= (radius / radii.max())[:, None, None] ** LENGTH_POWER
         weight = torch.roll(weight, (-(SEARCH_SIZE // 2),) * 2, (-2, -1))
         spectra.append(torch.fft.rfft2(weight).conj())
         shapes.append(torch.full((radius.numel(),), shape))
+        groups.append(shape * SIZE_GROUPS + size_group.repeat_interleave(some.numel()))
         sizes.append(radius)
         turns.append(angle)
-    return torch.cat(spectra).resolve_conj(), torch.cat(shapes), torch.cat(sizes), torch.cat(turns)
+    return torch.cat(spectra).resolve_conj(), torch.cat(shapes), torch.cat(groups), torch.cat(sizes), torch.cat(turns)
 
 
 @functools.cache

@@ -18,31 +18,42 @@ from torch.nn import functional
 from demo.eval.analytic_library import (
     AZIMUTHS,
     HEIGHTS,
+    LENGTH_POWER,
     LOOKS,
     SEARCH_SIZE,
+    SIZE_GROUPS,
     Library,
     library,
 )
 from demo.eval.reading import UNSURE, Reading, concatenate
 from demo.world.attributes import ACCESSORIES, INK, LIGHT_ANGLES, LIGHTS, PATTERNS, SHAPES
-from demo.world.dress import OUTLINE
+from demo.world.dress import OUTLINE, accessories
 from demo.world.scene import MAXIMUM_CHARACTERS
 from demo.world.shapes import signed_distance
 
 INK_REACH = 0.35
 """Distance in RGB at which a colour is no longer ink at all."""
 
-PLACES, SHAPES_EACH = 7, 4
-"""How many places are looked at closer, and how many shapes at each."""
+PLACES, GROUPS_EACH = 7, 6
+"""How many places are looked at closer, and how many shapes (a shape in two ranges of size counts twice) at each."""
 
-LEAST_QUALITY = 0.22
-"""Below this (see quality) there is no character."""
+FIRST_QUALITY, LEAST_QUALITY = 0.25, 0.10
+"""Below the second (see quality) there is no character; above the first it is sure enough to hide others."""
 
 ERROR_WEIGHT, WORN_WEIGHT = 3.0, 1.5
 """What the colours' error takes from an outline's score, and what an accessory that fits gives."""
 
-ROUND_ONES = 4
-"""Balls at most whose angle is looked for, in one picture."""
+ROUND_ONES = 8
+"""Balls and drops at most whose angle is looked for, in one picture."""
+
+PIVOT = {"ball": 0.0, "drop": 0.24}
+"""Shapes whose outlines say little about the angle, and the v of the middle round which they may have turned."""
+
+CLIP = 0.25
+"""Largest difference in RGB that one point counts."""
+
+IN_DRESS = 0.3
+"""What a candidate loses whose middle lies in something that a better one wears."""
 
 SEPARATION = 0.5
 """Two characters' middles are farther apart than this much of the sum of their radii."""
@@ -65,11 +76,14 @@ class Poses:
         """Others in their place: int64 [B, M]."""
         return Poses(*(getattr(self, field.name).gather(1, order) for field in dataclasses.fields(self)))
 
-    def turned(self, angle: Tensor) -> "Poses":
-        """The same places at several angles [B, N, A]: [B, N * A]."""
+    def turned(self, angle: Tensor, pivot: Tensor) -> "Poses":
+        """At several angles [B, N, A] each, turned round the point v = ``pivot`` [B, N] on their axis: [B, N * A]."""
         each = angle.shape[2]
-        fields = ("shape", "x", "y", "radius")
-        return Poses(*(getattr(self, name).repeat_interleave(each, dim=1) for name in fields), angle.flatten(1))
+        reach = (self.radius * pivot)[..., None]
+        x = self.x[..., None] - reach * (self.angle.sin()[..., None] - angle.sin())
+        y = self.y[..., None] + reach * (self.angle.cos()[..., None] - angle.cos())
+        shape, radius = (value.repeat_interleave(each, dim=1) for value in (self.shape, self.radius))
+        return Poses(shape, x.flatten(1), y.flatten(1), radius, angle.flatten(1))
 
     def place(self, points: Tensor) -> Tensor:
         """Stage points [B, N, P, 2] of character points [B, N, P, 2]."""
@@ -91,7 +105,7 @@ class Looks:
     accessory: Tensor  # int64 [B, N]
     worn_error: Tensor  # float32 [B, N, 6], mean difference in RGB; for "none" WORN_LIMIT
     look: Tensor  # int64 [B, N], colour * 5 + pattern
-    error: Tensor  # float32 [B, N], root mean square difference of the body's colours
+    error: Tensor  # float32 [B, N], mean difference in RGB of the body's colours, of a point at most CLIP
     light_error: Tensor  # float32 [B, N, AZIMUTHS], mean square, by the light's direction on the screen
     margin: Tensor  # float32 [B, N], by how much (mean square) the best look of another colour or pattern is worse
 
@@ -107,10 +121,50 @@ def ink_map(pictures: Tensor) -> Tensor:
     return (1 - gap / INK_REACH).clamp(0, 1)
 
 
-def quality(outline: Tensor, looks: Looks) -> Tensor:
+def apart(some: Poses, others: Poses) -> Tensor:
+    """bool [B, N, M]: whether both may be in one picture."""
+    gap = torch.hypot(some.x[..., None] - others.x[:, None], some.y[..., None] - others.y[:, None])
+    return gap >= SEPARATION * (some.radius[..., None] + others.radius[:, None])
+
+
+@dataclass(frozen=True)
+class Hiding:
+    """M characters, and which of them may hide which of N poses."""
+
+    others: Poses  # [B, M]
+    hides: Tensor  # bool [B, N, M]
+
+    @staticmethod
+    def between(poses: Poses, others: Poses, present: Tensor) -> "Hiding":
+        """Those that are there and leave a pose room may hide it."""
+        return Hiding(others, apart(poses, others) & present[:, None])
+
+    def repeat(self, count: int) -> "Hiding":
+        """For ``count`` poses in the place of each one."""
+        return Hiding(self.others, self.hides.repeat_interleave(count, dim=1))
+
+    def clear(self, points: Tensor, margin: float) -> Tensor:
+        """bool [B, N, P]: whether stage points [B, N, P, 2] are farther than ``margin`` from all that may hide them."""
+        batch, count, number, _ = points.shape
+        found = torch.ones(batch, count, number, dtype=torch.bool, device=points.device)
+        for k in range(self.others.x.shape[1]):
+            one = self.others.pick(torch.full_like(self.others.shape[:, :1], k))
+            local = one.local(points.flatten(1, 2)[:, None])
+            inside = signed_distance(one.shape[:, 0], local[..., 0], local[..., 1])[:, 0] < margin
+            found &= ~(inside.view(found.shape) & self.hides[..., k, None])
+        return found
+
+
+def in_sight(points: Tensor, hiding: Hiding | None) -> Tensor:
+    """bool [B, N, P]: whether stage points lie in the picture and in no other character."""
+    clear = (points.abs() < 1).all(-1)
+    return clear if hiding is None else clear & hiding.clear(points, 0.10)
+
+
+def quality(poses: Poses, outline: Tensor, looks: Looks) -> Tensor:
     """How well a candidate explains its place: its outline, the colours in it, and what it wears."""
     worn = (0.1 - looks.worn_error.amin(2)).clamp(min=0)
-    return outline - ERROR_WEIGHT * looks.error + WORN_WEIGHT * worn
+    return outline * (poses.radius / 0.4) ** LENGTH_POWER - ERROR_WEIGHT * looks.error + WORN_WEIGHT * worn
 
 
 class AnalyticReader:
@@ -140,12 +194,17 @@ class AnalyticReader:
         pictures = pictures.to(self.device, torch.float32)
         ink = ink_map(pictures)
         poses, outline = self.refine(ink, self.search(ink), rounds=2)
-        poses = self.turn_balls(pictures, poses, outline)
+        poses = self.turn_round(pictures, poses, outline)
         looks = self.look(pictures, poses)
-        poses, present = self.choose(poses, quality(outline, looks))
+        first, present = self.choose(poses, looks, quality(poses, outline, looks), FIRST_QUALITY)
+        hidden = Hiding.between(poses, first, present)
+        looks = self.look(pictures, poses, hidden)
+        outline = self.outline_score(ink, poses, hidden)
+        poses, present = self.choose(poses, looks, quality(poses, outline, looks), LEAST_QUALITY)
+        hidden = Hiding.between(poses, poses, present)
         poses, _ = self.refine(ink, poses, rounds=1, first=2)
-        poses = self.turn(pictures, poses, present)
-        looks = self.look(pictures, poses, present, poses)
+        poses = self.turn(pictures, poses, hidden)
+        looks = self.look(pictures, poses, hidden)
         light = self.light(looks, present)
         return Reading(
             present=present.cpu(),
@@ -161,33 +220,34 @@ class AnalyticReader:
         )
 
     def search(self, ink: Tensor) -> Poses:
-        """The best outlines of SHAPES_EACH shapes at each of PLACES places: [B, PLACES * SHAPES_EACH]."""
+        """The best outlines of GROUPS_EACH groups at each of PLACES places: [B, PLACES * GROUPS_EACH]."""
         lib, size = self.library, SEARCH_SIZE
         small = functional.interpolate(ink, (size, size), mode="bilinear", antialias=True)[:, 0]
         spectrum = torch.fft.rfft2(small)
         best, which = [], []
-        for shape in range(len(SHAPES)):
-            rows = (lib.template_shape == shape).nonzero()[:, 0]
+        groups = len(SHAPES) * SIZE_GROUPS
+        for group in range(groups):
+            rows = (lib.template_group == group).nonzero()[:, 0]
             score = torch.fft.irfft2(spectrum[:, None] * lib.templates[rows], s=(size, size))
             top, index = score.max(1)
             best.append(top)
             which.append(rows[index])
-        best, which = torch.stack(best, 1), torch.stack(which, 1)  # [B, S, 64, 64]
+        best, which = torch.stack(best, 1), torch.stack(which, 1)  # [B, G, 64, 64]
         batch = best.shape[0]
-        near = functional.max_pool2d(best, 7, 1, 3)  # each shape may lie a little beside the others
-        peak, _ = functional.max_pool2d(best, 1).max(1)
+        near = functional.max_pool2d(best, 7, 1, 3)  # each group may lie a little beside the others
+        peak = best.amax(1)
         maximum = functional.max_pool2d(peak[:, None], 9, 1, 4)[:, 0]
         peak = torch.where(peak == maximum, peak, -1.0)
         _, place = peak.flatten(1).topk(PLACES, dim=1)  # [B, P]
-        here = near.flatten(2).gather(2, place[:, None].expand(-1, len(SHAPES), -1))  # [B, S, P]
-        _, shape = here.topk(SHAPES_EACH, dim=1)  # [B, E, P]
-        # Where within the neighbourhood that shape was best.
+        here = near.flatten(2).gather(2, place[:, None].expand(-1, groups, -1))  # [B, G, P]
+        _, group = here.topk(GROUPS_EACH, dim=1)  # [B, E, P]
+        # Where within the neighbourhood that group was best.
         reach = torch.arange(-3, 4, device=ink.device)
         px = (place[:, None] % size)[..., None] + reach.repeat(7)
         py = (place[:, None] // size)[..., None] + reach.repeat_interleave(7)
         inside = (px >= 0) & (px < size) & (py >= 0) & (py < size)
-        flat = (py.clamp(0, size - 1) * size + px.clamp(0, size - 1)).expand(-1, SHAPES_EACH, -1, -1)
-        index = shape[..., None] * size * size + flat
+        flat = (py.clamp(0, size - 1) * size + px.clamp(0, size - 1)).expand(-1, GROUPS_EACH, -1, -1)
+        index = group[..., None] * size * size + flat
         values = best.flatten(1).gather(1, index.flatten(1)).view_as(index).masked_fill(~inside, -9.0)
         cell = index.gather(3, values.argmax(3, keepdim=True))[..., 0].transpose(1, 2).reshape(batch, -1)
         template = which.flatten(1).gather(1, cell)
@@ -200,14 +260,20 @@ class AnalyticReader:
             angle=lib.template_angle[template],
         )
 
-    def outline_score(self, ink: Tensor, poses: Poses) -> Tensor:
+    def outline_score(self, ink: Tensor, poses: Poses, hiding: "Hiding | None" = None) -> Tensor:
         """float32 [B, N], about -1..1: ink on the outline, less what is just outside and inside."""
         lib = self.library
         contour, outward = lib.contour[poses.shape], lib.outward[poses.shape]
+        weight_of = None
+        if hiding is not None:
+            clear = hiding.clear(poses.place(contour), 0.16).float()
+            # Where hardly anything is in sight, what is hidden counts as missing.
+            weight_of = clear / clear.sum(-1, keepdim=True).clamp(min=0.4 * clear.shape[-1])
         beside = (OUTLINE + 2.6 / ink.shape[-1] / poses.radius)[..., None, None]
         total = torch.zeros_like(poses.x)
         for offset, weight in ((-0.025, 0.5), (0.025, 0.5), (beside, -0.6), (-beside - 0.02, -0.4)):
-            total += weight * sample(ink, poses.place(contour + outward * offset))[..., 0].mean(-1)
+            found = sample(ink, poses.place(contour + outward * offset))[..., 0]
+            total += weight * (found.mean(-1) if weight_of is None else (found * weight_of).sum(-1))
         return total
 
     def refine(self, ink: Tensor, poses: Poses, rounds: int, first: int = 0) -> tuple[Poses, Tensor]:
@@ -228,47 +294,49 @@ class AnalyticReader:
             poses = moved.pick(torch.arange(count, device=ink.device) * 81 + index)
         return poses, score
 
-    def turn_balls(self, pictures: Tensor, poses: Poses, outline: Tensor) -> Poses:
-        """Give the best balls the angle at which their colours fit best: their outlines have none."""
-        order = torch.where(poses.shape == SHAPES.index("ball"), outline, -9.0).topk(ROUND_ONES, dim=1).indices
-        some = poses.pick(order)
-        is_ball = some.shape == SHAPES.index("ball")
-        angles = torch.linspace(-self.widest, self.widest, 2 * round(self.widest / 0.2) + 1, device=order.device)
-        tried = some.turned(angles.expand(*order.shape, -1))
-        angle = self.best_turn(pictures, tried, angles.numel())
-        angle = torch.where(is_ball, angle, some.angle)
-        return dataclasses.replace(poses, angle=poses.angle.scatter(1, order, angle))
+    def turn_round(self, pictures: Tensor, poses: Poses, outline: Tensor) -> Poses:
+        """Give the best balls and drops the angle at which their colours fit best: their outlines say little of it."""
+        pivots = torch.full((len(SHAPES),), torch.nan, device=self.device)
+        for name, v in PIVOT.items():
+            pivots[SHAPES.index(name)] = v
+        pivot = pivots[poses.shape]
+        order = torch.where(pivot.isnan(), -9.0, outline).topk(ROUND_ONES, dim=1).indices
+        some, pivot = poses.pick(order), pivot.gather(1, order)
+        angles = torch.linspace(-self.widest, self.widest, 2 * round(self.widest / 0.1) + 1, device=self.device)
+        tried = some.turned(angles.expand(*order.shape, -1), pivot.nan_to_num(0.0))
+        best = self.best_turn(pictures, tried, angles.numel())
+        best = torch.where(pivot.isnan()[..., None], torch.stack((some.x, some.y, some.angle), -1), best)
+        x, y, angle = (
+            old.scatter(1, order, new)
+            for old, new in zip((poses.x, poses.y, poses.angle), best.unbind(-1), strict=True)
+        )
+        return dataclasses.replace(poses, x=x, y=y, angle=angle)
 
-    def turn(self, pictures: Tensor, poses: Poses, present: Tensor) -> Poses:
+    def turn(self, pictures: Tensor, poses: Poses, hiding: "Hiding") -> Poses:
         """Turn each character a little, to where its colours and what it wears fit best."""
         reach = torch.where(poses.shape == SHAPES.index("ball"), 0.045, 0.015)
         steps = torch.arange(-3, 4, device=reach.device)
-        tried = poses.turned(poses.angle[..., None] + reach[..., None] * steps)
-        return dataclasses.replace(poses, angle=self.best_turn(pictures, tried, steps.numel(), present, poses))
+        tried = poses.turned(poses.angle[..., None] + reach[..., None] * steps, torch.zeros_like(reach))
+        best = self.best_turn(pictures, tried, steps.numel(), hiding.repeat(steps.numel()))
+        return dataclasses.replace(poses, angle=best[..., 2])
 
-    def best_turn(self, pictures: Tensor, tried: Poses, count: int, *hiding) -> Tensor:
-        """The best of every ``count`` poses' angles."""
-        looks = self.look(pictures, tried, *hiding)
+    def best_turn(self, pictures: Tensor, tried: Poses, count: int, hiding: "Hiding | None" = None) -> Tensor:
+        """x, y and angle [B, N, 3] of the best of every ``count`` poses."""
+        looks = self.look(pictures, tried, hiding)
         error = (looks.error + 0.5 * looks.worn_error.amin(2)).unflatten(1, (-1, count))
-        return tried.angle.unflatten(1, (-1, count)).gather(2, error.argmin(2, keepdim=True))[..., 0]
+        best = error.argmin(2, keepdim=True)
+        return torch.cat(
+            [value.unflatten(1, (-1, count)).gather(2, best) for value in (tried.x, tried.y, tried.angle)], 2
+        )
 
-    def look(
-        self, pictures: Tensor, poses: Poses, present: Tensor | None = None, others: Poses | None = None
-    ) -> Looks:
-        """Read accessory, colour, pattern and light of each pose.
-
-        Args:
-            pictures: float32 [B, 3, H, W].
-            poses: [B, N].
-            present: bool [B, M], which of ``others`` there are: what lies inside them is not looked at.
-            others: [B, M], N a multiple of M; pose n is one of character n // (N // M), which does not hide itself.
-        """
+    def look(self, pictures: Tensor, poses: Poses, hiding: "Hiding | None" = None) -> Looks:
+        """Read accessory, colour, pattern and light of each pose [B, N]; what others hide is not looked at."""
         lib = self.library
         batch, count = poses.x.shape
         kinds = len(ACCESSORIES)
         worn = poses.place(lib.worn[poses.shape].flatten(2, 3))  # [B, N, A * P, 2]
         seen = sample(pictures, worn).view(batch, count, kinds, 1, -1, 3)
-        free = self.in_sight(worn, present, others).view(batch, count, kinds, 1, -1).float()
+        free = in_sight(worn, hiding).view(batch, count, kinds, 1, -1).float()
         gap = (seen - lib.worn_colours[poses.shape]).abs().mean(-1).clamp(max=0.35)  # [B, N, A, Z, P]
         fit = (gap * free).sum(-1) / free.sum(-1).clamp(min=8)
         fit = torch.where(free.sum(-1) < 24, 0.35, fit)
@@ -278,11 +346,17 @@ class AnalyticReader:
 
         points = poses.place(lib.body[poses.shape])
         colours = sample(pictures, points)  # [B, N, P, 3]
-        weight = self.in_sight(points, present, others)
+        weight = in_sight(points, hiding)
         weight &= ~lib.under[poses.shape, accessory]
-        weight = weight.float() + 1e-4
-        weight = weight / weight.sum(-1, keepdim=True)
+        seen_weight = weight.float() + 1e-4
+        seen_weight = seen_weight / seen_weight.sum(-1, keepdim=True)
+        weight = seen_weight
         error = self.look_errors(poses.shape, colours, weight)  # [B, N, LOOKS, AZIMUTHS * HEIGHTS]
+        # Once more without the points that the best explanation leaves unexplained.
+        gap = self.gaps(poses.shape, colours, error)
+        weight = weight / (1 + (gap / 0.10) ** 2)
+        weight = weight / weight.sum(-1, keepdim=True)
+        error = self.look_errors(poses.shape, colours, weight)
         by_look = error.amin(3)
         least, look = by_look.min(2)
         second = by_look.scatter(2, look[..., None], torch.inf).amin(2)
@@ -290,7 +364,13 @@ class AnalyticReader:
         # From the character's own direction of light to the screen's.
         turn = (poses.angle * (AZIMUTHS / (2 * math.pi))).round().long()
         bins = (torch.arange(AZIMUTHS, device=turn.device) - turn[..., None]) % AZIMUTHS
-        return Looks(accessory, worn_error, look, least.sqrt(), by_light.gather(2, bins), second - least)
+        clipped = (self.gaps(poses.shape, colours, error).clamp(max=CLIP) * seen_weight).sum(-1)
+        return Looks(accessory, worn_error, look, clipped, by_light.gather(2, bins), second - least)
+
+    def gaps(self, shape: Tensor, colours: Tensor, error: Tensor) -> Tensor:
+        """Differences in RGB [B, N, P] of seen colours [B, N, P, 3] from the explanation with the least of ``error``."""
+        best = error.flatten(2).argmin(2)
+        return (colours - self.library.looks[shape, best].view_as(colours)).abs().mean(-1)
 
     def look_errors(self, shape: Tensor, colours: Tensor, weight: Tensor) -> Tensor:
         """Weighted mean square differences [B, N, LOOKS, L] of seen colours [B, N, P, 3] from every look and light."""
@@ -307,33 +387,26 @@ class AnalyticReader:
                 error[rows] = own[rows] - 2 * cross + weight[rows] @ looks.square().T
         return (error / 3).clamp(min=0).view(*shape.shape, LOOKS, -1)
 
-    def in_sight(self, points: Tensor, present: Tensor | None, others: Poses | None) -> Tensor:
-        """bool [B, N, P]: whether stage points lie in the picture and in no other character."""
-        clear = (points.abs() < 1).all(-1)
-        if others is None:
-            return clear
-        each = clear.shape[1] // others.x.shape[1]
-        for k in range(others.x.shape[1]):
-            one = others.pick(torch.full_like(others.shape[:, :1], k))
-            local = one.local(points.flatten(1, 2)[:, None])
-            inside = signed_distance(one.shape[:, 0], local[..., 0], local[..., 1])[:, 0] < 0.10
-            inside = (inside & present[:, k, None]).view(clear.shape)
-            inside[:, k * each : (k + 1) * each] = False
-            clear &= ~inside
-        return clear
-
-    def choose(self, poses: Poses, value: Tensor) -> tuple[Poses, Tensor]:
+    def choose(self, poses: Poses, looks: Looks, value: Tensor, least: float) -> tuple[Poses, Tensor]:
         """The best candidates that leave each other room: poses [B, 4], and whether they are there."""
-        value = value.masked_fill(value < LEAST_QUALITY, -torch.inf)
+        value = value.masked_fill(value < least, -torch.inf)
         picked, present = [], []
         for _ in range(MAXIMUM_CHARACTERS):
             best, index = value.max(1, keepdim=True)
             picked.append(index)
             present.append(best > -torch.inf)
             one = poses.pick(index)
-            gap = torch.hypot(poses.x - one.x, poses.y - one.y)
-            value = value.masked_fill(gap < SEPARATION * (poses.radius + one.radius), -torch.inf)
+            value = value.masked_fill(~apart(poses, one)[..., 0], -torch.inf)
+            value = value - IN_DRESS * self.in_dress(poses, one, looks.accessory.gather(1, index))
+            value = value.masked_fill(value < least, -torch.inf)
         return poses.pick(torch.cat(picked, 1)), torch.cat(present, 1)
+
+    def in_dress(self, poses: Poses, one: Poses, accessory: Tensor) -> Tensor:
+        """bool [B, N]: whether the middles of poses lie in what ``one`` [B, 1] wears ([B, 1], ACCESSORIES)."""
+        local = one.local(torch.stack((poses.x, poses.y), -1)[:, None])
+        u, v = local[..., 0], local[..., 1]
+        pixel = torch.full_like(u[:, :, :1], 0.04)
+        return accessories(accessory[:, 0], one.shape[:, 0], u, v, pixel).distance[:, 0] < 0.12
 
     def light(self, looks: Looks, present: Tensor) -> Tensor:
         """int64 [B]: the light's class, from all characters together."""
