@@ -37,8 +37,9 @@ INK_REACH = 0.35
 PLACES, GROUPS_EACH = 7, 6
 """How many places are looked at closer, and how many shapes (a shape in two ranges of size counts twice) at each."""
 
-FIRST_QUALITY, LEAST_QUALITY = 0.25, 0.10
-"""Below the second (see quality) there is no character; above the first it is sure enough to hide others."""
+SHARE_OF_BEST, LEAST_BELOW, FIRST_ABOVE = 0.4, 0.08, 0.12
+"""A character's quality (see there) is at least so much of the picture's best less LEAST_BELOW: soft pictures have less
+of it throughout. With FIRST_ABOVE more it is sure enough to hide others."""
 
 ERROR_WEIGHT, WORN_WEIGHT = 3.0, 1.5
 """What the colours' error takes from an outline's score, and what an accessory that fits gives."""
@@ -196,11 +197,13 @@ class AnalyticReader:
         poses, outline = self.refine(ink, self.search(ink), rounds=2)
         poses = self.turn_round(pictures, poses, outline)
         looks = self.look(pictures, poses)
-        first, present = self.choose(poses, looks, quality(poses, outline, looks), FIRST_QUALITY)
+        value = quality(poses, outline, looks)
+        least = SHARE_OF_BEST * value.amax(1, keepdim=True) - LEAST_BELOW
+        first, present = self.choose(poses, looks, value, least + FIRST_ABOVE)
         hidden = Hiding.between(poses, first, present)
         looks = self.look(pictures, poses, hidden)
         outline = self.outline_score(ink, poses, hidden)
-        poses, present = self.choose(poses, looks, quality(poses, outline, looks), LEAST_QUALITY)
+        poses, present = self.choose(poses, looks, quality(poses, outline, looks), least)
         hidden = Hiding.between(poses, poses, present)
         poses, _ = self.refine(ink, poses, rounds=1, first=2)
         poses = self.turn(pictures, poses, hidden)
@@ -387,9 +390,9 @@ class AnalyticReader:
                 error[rows] = own[rows] - 2 * cross + weight[rows] @ looks.square().T
         return (error / 3).clamp(min=0).view(*shape.shape, LOOKS, -1)
 
-    def choose(self, poses: Poses, looks: Looks, value: Tensor, least: float) -> tuple[Poses, Tensor]:
+    def choose(self, poses: Poses, looks: Looks, value: Tensor, least: Tensor) -> tuple[Poses, Tensor]:
         """The best candidates that leave each other room: poses [B, 4], and whether they are there."""
-        value = value.masked_fill(value < least, -torch.inf)
+        value = torch.where(value < least, -torch.inf, value)
         picked, present = [], []
         for _ in range(MAXIMUM_CHARACTERS):
             best, index = value.max(1, keepdim=True)
@@ -398,7 +401,7 @@ class AnalyticReader:
             one = poses.pick(index)
             value = value.masked_fill(~apart(poses, one)[..., 0], -torch.inf)
             value = value - IN_DRESS * self.in_dress(poses, one, looks.accessory.gather(1, index))
-            value = value.masked_fill(value < least, -torch.inf)
+            value = torch.where(value < least, -torch.inf, value)
         return poses.pick(torch.cat(picked, 1)), torch.cat(present, 1)
 
     def in_dress(self, poses: Poses, one: Poses, accessory: Tensor) -> Tensor:
