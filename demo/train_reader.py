@@ -5,8 +5,6 @@ Pictures are rendered at the start and damaged anew in every step (demo/eval/deg
 holds no statistics of the normalisations, so a resumed run would have to find them first.
 """
 
-from demo import training  # first: it looks at the clock
-
 import dataclasses
 import math
 
@@ -14,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from demo import training
 from demo.eval.degrade import degrade, soften
 from demo.eval.network_reader import (
     CELLS,

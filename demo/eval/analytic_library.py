@@ -42,6 +42,7 @@ class Library:
     body: Tensor  # float32 [S, BODY_POINTS, 2], on the body, off face and outline
     under: Tensor  # bool [S, A, BODY_POINTS], hidden by the accessory
     looks: Tensor  # float32 [S, LOOKS * L, BODY_POINTS * 3], RGB of each look (colour slowest) in each light
+    looks_squared: Tensor  # float32, the same squared
     worn: Tensor  # float32 [S, A, WORN_POINTS, 2], on the accessory
     worn_colours: Tensor  # float32 [S, A, AZIMUTHS, WORN_POINTS, 3]
     templates: Tensor  # complex64 [T, SEARCH_SIZE, SEARCH_SIZE // 2 + 1], conjugated spectra
@@ -204,6 +205,7 @@ def library(device: str, smallest: float, largest: float, widest: float) -> Libr
     contour, outward = zip(*(contour_points(shape, CONTOUR_POINTS) for shape in range(len(SHAPES))), strict=True)
     body, under, looks = zip(*(body_looks(shape, generator) for shape in range(len(SHAPES))), strict=True)
     worn, colours = zip(*(worn_looks(shape, generator) for shape in range(len(SHAPES))), strict=True)
-    parts = (contour, outward, body, under, looks, worn, colours)
+    squared = tuple(part.square() for part in looks)
+    parts = (contour, outward, body, under, looks, squared, worn, colours)
     stacked = [torch.stack(part) for part in parts]
     return Library(*(part.to(device) for part in (*stacked, *outline_templates(radii, angles))))

@@ -25,11 +25,11 @@ from demo.eval.analytic_library import (
     Library,
     library,
 )
+from demo.eval.analytic_poses import Hiding, Poses, apart
 from demo.eval.reading import UNSURE, Reading, concatenate
-from demo.world.attributes import ACCESSORIES, INK, LIGHT_ANGLES, LIGHTS, PATTERNS, SHAPES
+from demo.world.attributes import ACCESSORIES, INK, LIGHT_ANGLES, PATTERNS, SHAPES
 from demo.world.dress import OUTLINE, accessories
 from demo.world.scene import MAXIMUM_CHARACTERS
-from demo.world.shapes import signed_distance
 
 INK_REACH = 0.35
 """Distance in RGB at which a colour is no longer ink at all."""
@@ -56,47 +56,8 @@ CLIP = 0.25
 IN_DRESS = 0.3
 """What a candidate loses whose middle lies in something that a better one wears."""
 
-SEPARATION = 0.5
-"""Two characters' middles are farther apart than this much of the sum of their radii."""
-
 WORN_LIMIT = 0.16
 """Mean difference in RGB up to which an accessory may be there."""
-
-
-@dataclass(frozen=True)
-class Poses:
-    """N outlines in each of B pictures; every field is [B, N]."""
-
-    shape: Tensor
-    x: Tensor
-    y: Tensor
-    radius: Tensor
-    angle: Tensor
-
-    def pick(self, order: Tensor) -> "Poses":
-        """Others in their place: int64 [B, M]."""
-        return Poses(*(getattr(self, field.name).gather(1, order) for field in dataclasses.fields(self)))
-
-    def turned(self, angle: Tensor, pivot: Tensor) -> "Poses":
-        """At several angles [B, N, A] each, turned round the point v = ``pivot`` [B, N] on their axis: [B, N * A]."""
-        each = angle.shape[2]
-        reach = (self.radius * pivot)[..., None]
-        x = self.x[..., None] - reach * (self.angle.sin()[..., None] - angle.sin())
-        y = self.y[..., None] + reach * (self.angle.cos()[..., None] - angle.cos())
-        shape, radius = (value.repeat_interleave(each, dim=1) for value in (self.shape, self.radius))
-        return Poses(shape, x.flatten(1), y.flatten(1), radius, angle.flatten(1))
-
-    def place(self, points: Tensor) -> Tensor:
-        """Stage points [B, N, P, 2] of character points [B, N, P, 2]."""
-        cos, sin = (self.angle.cos() * self.radius)[..., None], (self.angle.sin() * self.radius)[..., None]
-        u, v = points.unbind(-1)
-        return torch.stack((self.x[..., None] + u * cos - v * sin, self.y[..., None] + u * sin + v * cos), -1)
-
-    def local(self, points: Tensor) -> Tensor:
-        """Character points of stage points [B, N, P, 2]."""
-        cos, sin = (self.angle.cos() / self.radius)[..., None], (self.angle.sin() / self.radius)[..., None]
-        x, y = (points - torch.stack((self.x, self.y), -1)[..., None, :]).unbind(-1)
-        return torch.stack((x * cos + y * sin, y * cos - x * sin), -1)
 
 
 @dataclass(frozen=True)
@@ -120,40 +81,6 @@ def ink_map(pictures: Tensor) -> Tensor:
     """float32 [B, 1, H, W]: how much like the outlines' ink each pixel is, 0..1."""
     gap = (pictures - INK.to(pictures.device)[:, None, None]).square().sum(1, keepdim=True).sqrt()
     return (1 - gap / INK_REACH).clamp(0, 1)
-
-
-def apart(some: Poses, others: Poses) -> Tensor:
-    """bool [B, N, M]: whether both may be in one picture."""
-    gap = torch.hypot(some.x[..., None] - others.x[:, None], some.y[..., None] - others.y[:, None])
-    return gap >= SEPARATION * (some.radius[..., None] + others.radius[:, None])
-
-
-@dataclass(frozen=True)
-class Hiding:
-    """M characters, and which of them may hide which of N poses."""
-
-    others: Poses  # [B, M]
-    hides: Tensor  # bool [B, N, M]
-
-    @staticmethod
-    def between(poses: Poses, others: Poses, present: Tensor) -> "Hiding":
-        """Those that are there and leave a pose room may hide it."""
-        return Hiding(others, apart(poses, others) & present[:, None])
-
-    def repeat(self, count: int) -> "Hiding":
-        """For ``count`` poses in the place of each one."""
-        return Hiding(self.others, self.hides.repeat_interleave(count, dim=1))
-
-    def clear(self, points: Tensor, margin: float) -> Tensor:
-        """bool [B, N, P]: whether stage points [B, N, P, 2] are farther than ``margin`` from all that may hide them."""
-        batch, count, number, _ = points.shape
-        found = torch.ones(batch, count, number, dtype=torch.bool, device=points.device)
-        for k in range(self.others.x.shape[1]):
-            one = self.others.pick(torch.full_like(self.others.shape[:, :1], k))
-            local = one.local(points.flatten(1, 2)[:, None])
-            inside = signed_distance(one.shape[:, 0], local[..., 0], local[..., 1])[:, 0] < margin
-            found &= ~(inside.view(found.shape) & self.hides[..., k, None])
-        return found
 
 
 def in_sight(points: Tensor, hiding: Hiding | None) -> Tensor:
@@ -263,7 +190,7 @@ class AnalyticReader:
             angle=lib.template_angle[template],
         )
 
-    def outline_score(self, ink: Tensor, poses: Poses, hiding: "Hiding | None" = None) -> Tensor:
+    def outline_score(self, ink: Tensor, poses: Poses, hiding: Hiding | None = None) -> Tensor:
         """float32 [B, N], about -1..1: ink on the outline, less what is just outside and inside."""
         lib = self.library
         contour, outward = lib.contour[poses.shape], lib.outward[poses.shape]
@@ -315,7 +242,7 @@ class AnalyticReader:
         )
         return dataclasses.replace(poses, x=x, y=y, angle=angle)
 
-    def turn(self, pictures: Tensor, poses: Poses, hiding: "Hiding") -> Poses:
+    def turn(self, pictures: Tensor, poses: Poses, hiding: Hiding) -> Poses:
         """Turn each character a little, to where its colours and what it wears fit best."""
         reach = torch.where(poses.shape == SHAPES.index("ball"), 0.045, 0.015)
         steps = torch.arange(-3, 4, device=reach.device)
@@ -323,7 +250,7 @@ class AnalyticReader:
         best = self.best_turn(pictures, tried, steps.numel(), hiding.repeat(steps.numel()))
         return dataclasses.replace(poses, angle=best[..., 2])
 
-    def best_turn(self, pictures: Tensor, tried: Poses, count: int, hiding: "Hiding | None" = None) -> Tensor:
+    def best_turn(self, pictures: Tensor, tried: Poses, count: int, hiding: Hiding | None = None) -> Tensor:
         """x, y and angle [B, N, 3] of the best of every ``count`` poses."""
         looks = self.look(pictures, tried, hiding)
         error = (looks.error + 0.5 * looks.worn_error.amin(2)).unflatten(1, (-1, count))
@@ -332,7 +259,7 @@ class AnalyticReader:
             [value.unflatten(1, (-1, count)).gather(2, best) for value in (tried.x, tried.y, tried.angle)], 2
         )
 
-    def look(self, pictures: Tensor, poses: Poses, hiding: "Hiding | None" = None) -> Looks:
+    def look(self, pictures: Tensor, poses: Poses, hiding: Hiding | None = None) -> Looks:
         """Read accessory, colour, pattern and light of each pose [B, N]; what others hide is not looked at."""
         lib = self.library
         batch, count = poses.x.shape
@@ -371,7 +298,7 @@ class AnalyticReader:
         return Looks(accessory, worn_error, look, clipped, by_light.gather(2, bins), second - least)
 
     def gaps(self, shape: Tensor, colours: Tensor, error: Tensor) -> Tensor:
-        """Differences in RGB [B, N, P] of seen colours [B, N, P, 3] from the explanation with the least of ``error``."""
+        """Differences in RGB [B, N, P] of seen colours [B, N, P, 3] from what explains them with the least ``error``."""
         best = error.flatten(2).argmin(2)
         return (colours - self.library.looks[shape, best].view_as(colours)).abs().mean(-1)
 
@@ -387,7 +314,7 @@ class AnalyticReader:
             if rows.numel():
                 looks = lib.looks[kind]
                 cross = (colours[rows] * weight[rows]) @ looks.T
-                error[rows] = own[rows] - 2 * cross + weight[rows] @ looks.square().T
+                error[rows] = own[rows] - 2 * cross + weight[rows] @ lib.looks_squared[kind].T
         return (error / 3).clamp(min=0).view(*shape.shape, LOOKS, -1)
 
     def choose(self, poses: Poses, looks: Looks, value: Tensor, least: Tensor) -> tuple[Poses, Tensor]:
@@ -418,6 +345,3 @@ class AnalyticReader:
         azimuth = turns[total.argmin(1)]
         away = torch.cos(azimuth[:, None] - torch.tensor(LIGHT_ANGLES, device=total.device))
         return torch.where(present.any(1), away.argmax(1), UNSURE)
-
-
-assert len(LIGHTS) == len(LIGHT_ANGLES)

@@ -1,4 +1,4 @@
-"""Pictures as a small autoencoder, a diffusion model or a careless export hands them on: soft, noisy, shifted in colour."""
+"""Pictures as an autoencoder, a diffusion model or a careless export hands them on: soft, noisy, shifted in colour."""
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ def warp(pictures: Tensor, shift: float) -> Tensor:
 
 
 def soften(pictures: Tensor, strength: float = 1.0) -> Tensor:
-    """What decoding at about 31 dB does: every picture a little blurred and noisy. [B, 3, H, W] in 0..1, the same back."""
+    """What decoding at about 31 dB does, a little blur and noise: [B, 3, H, W] in 0..1, the same back."""
     soft = blur(pictures, spread(pictures, 0.4 * strength, 0.7 * strength))
     size = pictures.shape[-2:]
     coarse = torch.randn(*pictures.shape[:2], size[0] // 4, size[1] // 4, device=pictures.device)

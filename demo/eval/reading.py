@@ -85,7 +85,7 @@ def concatenate(parts: list[Reading]) -> Reading:
 
 
 def truth(scenes: Scenes, frame: int = 0) -> Reading:
-    """What a perfect reader would say of one frame: characters whose middle the camera shows, as the camera shows them."""
+    """What a perfect reader would say of one frame: characters whose middle the camera shows, where it shows them."""
     scenes = scenes.to("cpu")
     camera = scenes.camera[:, frame]
     position = (scenes.position[:, frame] - camera[:, None, :2]) * camera[:, None, 2:]
@@ -200,8 +200,8 @@ def score(asked: Reading, found: Reading) -> dict[str, Share]:
 def agreement(first: Reading, second: Reading) -> dict[str, Share]:
     """How far two readings of the same pictures say the same.
 
-    ``picture``: equally many characters, and of each the same shape and colour; the other rows count, over the characters
-    of ``first``, those that ``second`` also found with the same attribute. Two "unsure" do not agree.
+    ``picture``: equally many characters, and of each the same shape and colour; the other rows count, over the
+    characters of ``first``, those that ``second`` also found with the same attribute. Two "unsure" do not agree.
     """
     order = match(first, second)
     same = second.pick(order)
@@ -222,7 +222,6 @@ def markdown(table: dict[str, Share]) -> str:
     """A table for people."""
     lines = ["| attribute | n | right | 95 % at least | chance |", "|---|---|---|---|---|"]
     for name, share in table.items():
-        lines.append(
-            f"| {name} | {share.count} | {share.value * 100:.1f} % | {share.low * 100:.1f} % | {share.chance * 100:.2g} % |"
-        )
+        shares = (share.value * 100, share.low * 100)
+        lines.append(f"| {name} | {share.count} | {shares[0]:.1f} % | {shares[1]:.1f} % | {share.chance * 100:.2g} % |")
     return "\n".join(lines) + "\n"
