@@ -298,7 +298,7 @@ class AnalyticReader:
         return Looks(accessory, worn_error, look, clipped, by_light.gather(2, bins), second - least)
 
     def gaps(self, shape: Tensor, colours: Tensor, error: Tensor) -> Tensor:
-        """Differences in RGB [B, N, P] of seen colours [B, N, P, 3] from what explains them with the least ``error``."""
+        """How far seen colours [B, N, P, 3] lie from what explains them with the least ``error``: [B, N, P]."""
         best = error.flatten(2).argmin(2)
         return (colours - self.library.looks[shape, best].view_as(colours)).abs().mean(-1)
 
