@@ -95,6 +95,12 @@ def colour_share(found: Reading, colour: Tensor) -> Share:
     return share_of(((found.colour == colour[:, None]) & found.present).any(1), CHANCE["colour"])
 
 
+def sure_characters(found: Reading) -> Share:
+    """Of all pictures, how many show a character none of whose attributes is unsure."""
+    sure = torch.stack([getattr(found, name) >= 0 for name in CHANCE_OF_CHARACTERS]).all(0)
+    return share_of((sure & found.present).any(1), 0.0)
+
+
 def edges(pictures: Tensor) -> Tensor:
     """bool [B, H, W]: where a Sobel gradient of any of the three colours [B, 3, H, W] is at least EDGE_LEVEL long."""
     across = torch.tensor([[-1.0, 0.0, 1.0], [-2.0, 0.0, 2.0], [-1.0, 0.0, 1.0]], device=pictures.device) / 8

@@ -24,6 +24,7 @@ from demo.eval.image_measures import (
     line_overlap,
     prompt_scores,
     relation_scores,
+    sure_characters,
 )
 from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
 from demo.eval.network_reader import NetworkReader
@@ -130,7 +131,7 @@ def sweep_section(models, reader, report: Report, n: int, seed: int) -> None:
 def prompt_free_section(models, reader, report: Report, n: int, seed: int, cfg: float) -> None:
     """The empty prompt, and what a negative prompt keeps away."""
     empty = reader.read(models.generate([""] * n, seed * 100 + 31, 1.0))
-    report.add("empty prompt", {"any character": share_of(empty.present.any(1), 0.0)})
+    report.add("empty prompt", {"a character without unsure attributes": sure_characters(empty)})
     common = torch.bincount(empty.colour[empty.present].clamp(min=0), minlength=len(COLOURS)).amax()
     report.add("empty prompt", {"commonest colour": Share(int(common), int(empty.present.sum()), 1 / len(COLOURS))})
     shapes = torch.arange(n) % len(SHAPES)

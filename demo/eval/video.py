@@ -14,7 +14,7 @@ from demo.eval.reading import UNSURE, Reading, Share, match, share_of
 from demo.world.attributes import MOTIONS
 
 LEAST_WAY, LEAST_GROWTH, LEAST_TURN = 0.2, 0.4, math.pi / 2
-"""From how many stage units, logarithms of the radius and radians on a character counts as moving, growing, spinning."""
+"""From how many stage units, logarithms of the radius and radians on something moves, grows or spins."""
 
 LEAST_SEEN = 0.5
 """A character found in a smaller share of the frames has an unsure motion."""

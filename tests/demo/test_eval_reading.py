@@ -93,7 +93,7 @@ def test_wilson_narrows_and_holds_the_share():
         widths.append(high - low)
     assert widths == sorted(widths, reverse=True)
     assert reading.wilson(0, 0) == (0.0, 1.0)
-    with pytest.raises(ValueError, match="0..3"):
+    with pytest.raises(ValueError, match=r"0\.\.3"):
         reading.wilson(4, 3)
 
 
