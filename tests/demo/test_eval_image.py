@@ -1,13 +1,16 @@
 """What the report on the image models is made of: ComfyUI's sampler in batches, and the measures."""
 
+import argparse
 import dataclasses
+import json
 
 import pytest
 import torch
 
 from demo.eval import image_measures as measures
-from demo.eval.image_models import ImageModels, noise_levels, normal_sigmas
-from demo.eval.reading import UNSURE, truth
+from demo.eval.image_models import FILES, ImageModels, file_hashes, noise_levels, normal_sigmas
+from demo.eval.image_report import Report, write_report
+from demo.eval.reading import UNSURE, Share, truth
 from demo.world.captions import plain_lists, relation
 from demo.world.render import render
 from demo.world.scene import draw_scenes
@@ -123,3 +126,23 @@ def test_no_edges_in_a_flat_picture():
     flat = measures.edges(torch.full((1, 3, 32, 32), 0.5))
     assert not flat.any()
     assert measures.line_overlap(flat, flat).item() == 0
+
+
+def test_report_adds_up_seeds_and_knows_its_bars(tmp_path):
+    for kind in FILES:
+        (tmp_path / f"{kind}.safetensors").write_bytes(kind.encode())
+    report = Report()
+    for right in (90, 96):
+        report.add("one", {"look": Share(right, 100, 0.01)})
+    report.add("two", {"left/right": Share(0, 0, 0.01)})
+    report.add_values("line overlap, asked", torch.tensor([0.6, 0.8]))
+    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0)
+    write_report(report, arguments, 1.0, tmp_path)
+    found = json.loads((tmp_path / "image.json").read_text())
+    row = found["shares"]["one.look"]
+    assert (row["n"], row["right"], row["bar"], row["chance"]) == (200, 186, 0.95, 0.01)
+    assert row["low"] < 0.93 == row["share"]
+    assert "two.left/right" not in found["shares"]  # nothing was counted
+    assert found["means"]["line overlap, asked"]["mean"] == pytest.approx(0.7)
+    assert found["checkpoints"] == file_hashes(tmp_path)
+    assert "| one.look | 200 | 93.0 % |" in (tmp_path / "image.md").read_text()
