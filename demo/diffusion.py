@@ -31,6 +31,18 @@ def loss_weights(levels: Tensor, limit: float) -> Tensor:
     return ratio.clamp_max(limit) / ratio
 
 
+LAYOUT_TIMES = 400
+"""From this time on the noise hides what stands where, so that a model decides it there."""
+
+
+def layout_weights(levels: Tensor, limit: float = 60.0) -> Tensor:
+    """min(1 / snr, limit) of signal levels [B]: the noise's error counted as the clean latent's.
+
+    Where noise is strong an error in the noise says next to nothing of the layout, and its gradient is as small.
+    """
+    return ((1 - levels) / levels).clamp_max(limit)
+
+
 def training_operations() -> type:
     """ComfyUI's layers, with norms that stay in half precision under autocast: half the memory traffic.
 

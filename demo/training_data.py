@@ -18,12 +18,14 @@ from demo.world_tokens import token_rows
 CHUNK = 4096
 
 
-def _draw(count: int, seed: int, phrasings: int, characters, combinations: str):
+def _draw(count: int, seed: int, phrasings: int, full_phrasings: int, characters, combinations: str):
     """One chunk: the arrays of its Scenes, and the rows of tokens [count, phrasings, 77] of its captions."""
     scenes = draw_scenes(count, seed, characters=characters, combinations=combinations)
     rows = None
     if phrasings:
-        rows = np.stack([token_rows(captions(scenes, seed * 8 + k)) for k in range(phrasings)], axis=1)
+        rows = np.stack(
+            [token_rows(captions(scenes, seed * 8 + k, full=k < full_phrasings)) for k in range(phrasings)], axis=1
+        )
     return {item.name: getattr(scenes, item.name).numpy() for item in fields(Scenes)}, rows
 
 
@@ -41,16 +43,26 @@ class Drawing:
         count: how many scenes.
         seed: another one gives other scenes.
         phrasings: captions for each scene, 0 for none.
+        full_phrasings: how many of them name every attribute and relation.
         characters: as in draw_scenes; the default mixes one to four of them.
         combinations: "train", "held_out" or "all".
     """
 
     def __init__(
-        self, arguments, count: int, seed: int, *, phrasings: int = 0, characters=None, combinations: str = "train"
+        self,
+        arguments,
+        count: int,
+        seed: int,
+        *,
+        phrasings: int = 0,
+        full_phrasings: int = 0,
+        characters=None,
+        combinations: str = "train",
     ):
         self.seconds = arguments.drawing_seconds
         sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        self.jobs = [(size, seed * 100_000 + k, phrasings, characters, combinations) for k, size in enumerate(sizes)]
+        rest = (phrasings, full_phrasings, characters, combinations)
+        self.jobs = [(size, seed * 100_000 + k, *rest) for k, size in enumerate(sizes)]
         self.pool = self.futures = None
         if arguments.workers > 1 and len(sizes) > 4:
             self.pool = ProcessPoolExecutor(

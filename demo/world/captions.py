@@ -28,6 +28,8 @@ RELATIONS = {
     "below": ("below",),
 }
 
+SIDES = {"left": "on the left", "right": "on the right"}
+
 MOVING = {
     "still": "stands still", "left": "moves left", "right": "moves right", "up": "moves up", "down": "moves down",
     "grows": "grows", "shrinks": "shrinks", "spins": "spins",
@@ -37,6 +39,9 @@ OPENINGS = ("a picture of", "a drawing of")
 
 CLEAR_RELATION = 0.40
 """Stage units by which one character must be farther along its main axis before a caption says so."""
+
+CLEAR_SIDE = 0.15
+"""Stage units from the middle at which a lone character stands on one side of the picture."""
 
 
 def words(text: str) -> list[str]:
@@ -106,6 +111,12 @@ def relation(scenes: dict, b: int) -> str | None:
     return None
 
 
+def side(scenes: dict, b: int) -> str | None:
+    """Which half of the picture a lone character stands in, or None where it is near the middle."""
+    x = scenes["position"][b][0][0][0]
+    return None if abs(x) < CLEAR_SIDE else "left" if x < 0 else "right"
+
+
 def plain_lists(scenes: Scenes) -> dict:
     """The batch as nested lists, which are much faster to read one by one than tensors."""
     names = ("count", "shape", "colour", "pattern", "face", "accessory", "motion", "position", "background", "light")
@@ -132,9 +143,16 @@ def caption(scenes: dict, b: int, chance: random.Random, *, full: bool, moving: 
         if flipped:
             between = {"left": "right", "right": "left", "above": "below", "below": "above"}[between]
         choices = RELATIONS[between]
-        text = f"{phrases[0]} {choices[0] if full else chance.choice(choices)} {phrases[1]}"
+        if between in SIDES and not full and chance.random() < 0.35:
+            other = "right" if between == "left" else "left"
+            text = f"{phrases[0]} {SIDES[between]} and {phrases[1]} {SIDES[other]}"
+        else:
+            text = f"{phrases[0]} {choices[0] if full else chance.choice(choices)} {phrases[1]}"
     elif count == 1:
         text = phrases[0]
+        where = side(scenes, b)
+        if where and (full or chance.random() < 0.5):
+            text += f" {SIDES[where]}"
     else:
         text = f"{', '.join(phrases[:-1])} and {phrases[-1]}"
     style = 1.0 if full else chance.random()

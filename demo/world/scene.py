@@ -193,7 +193,9 @@ def draw_scenes(
         raise ValueError(
             f"count is {count} and frames {frames}; expected count >= 1 and frames in 1..{MAXIMUM_FRAMES}."
         )
-    if isinstance(characters, int) and not 1 <= characters <= MAXIMUM_CHARACTERS:
+    if (isinstance(characters, int) and not 1 <= characters <= MAXIMUM_CHARACTERS) or (
+        isinstance(characters, tuple) and len(characters) != MAXIMUM_CHARACTERS
+    ):
         raise ValueError(f"characters is {characters}; expected 1..{MAXIMUM_CHARACTERS}, four weights or None.")
     generator = torch.Generator().manual_seed(seed)
     if isinstance(characters, int):

@@ -70,7 +70,8 @@ def test_no_two_characters_of_a_scene_share_shape_and_colour_and_all_stay_inside
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"count": 0}, {"frames": 0}, {"frames": 34}, {"characters": 5}, {"combinations": "x"}]
+    "arguments",
+    [{"count": 0}, {"frames": 0}, {"frames": 34}, {"characters": 5}, {"characters": (3, 4)}, {"combinations": "x"}],
 )
 def test_impossible_scenes_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):

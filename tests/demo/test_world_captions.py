@@ -56,6 +56,29 @@ def test_relations_are_true(phrase, axis, sign):
     assert checked > 40
 
 
+@pytest.mark.parametrize("full", [True, False])
+def test_sides_are_true(full):
+    scenes = draw_scenes(1500, 8, characters=(0.5, 0.5, 0.0, 0.0))
+    seen = {1: 0, 2: 0}
+    for b, text in enumerate(captions(scenes, 1, full=full)):
+        if "on the left" not in text and "on the right" not in text:
+            continue
+        count = int(scenes.count[b])
+        place = scenes.position[b, 0, :, 0]
+        if count == 1:
+            assert ("on the left" in text) == bool(place[0] < -0.14)
+        else:
+            first, second = text.split(" and ")
+            assert ("on the left" in first) == ("on the right" in second)
+            left = first if "on the left" in first else second
+            look = [f"{COLOURS[scenes.colour[b, k]]}" in left and SHAPES[scenes.shape[b, k]] in left for k in (0, 1)]
+            if sum(look) == 1:
+                k = look.index(True)
+                assert place[k] < place[1 - k]
+        seen[count] += 1
+    assert seen[1] > 150 and (seen[2] == 0 if full else seen[2] > 50)
+
+
 def test_another_seed_finds_other_words_for_the_same_scenes():
     scenes = draw_scenes(100, 5)
     first, second = captions(scenes, 1), captions(scenes, 2)
