@@ -20,6 +20,11 @@ def read_frames(content: bytes) -> numpy.ndarray:
         return numpy.stack([numpy.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
 
 
+def read_files(contents: list[bytes]) -> numpy.ndarray:
+    """The frames of several files, one after the other: uint8 [T, H, W, 3]."""
+    return numpy.concatenate([read_frames(content) for content in contents])
+
+
 def read_video(path: Path) -> numpy.ndarray:
     """The frames of a video file: uint8 [T, H, W, 3]."""
     import av

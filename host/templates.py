@@ -26,6 +26,9 @@ WORKFLOWS = layout.ROOT / "workflows"
 REFERENCES = layout.ROOT / "tests" / "browser" / "reference"
 MEDIA = layout.ROOT / "demo" / "media"
 
+PICTURES = (".webp", ".png")
+"""Endings of what a graph saves to be looked at."""
+
 THUMBNAIL = (264, 480)
 """Height and width."""
 
@@ -65,11 +68,11 @@ def write_twins(url: str, names: list[str]) -> None:
                 path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
-async def run_graph(url: str, prompt: dict) -> dict[str, bytes]:
+async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
     """Run a graph in API format.
 
     Returns:
-        Title of an output node -> its animated picture.
+        Title of an output node -> its pictures, moving or still.
 
     Raises:
         HostError: it fails.
@@ -83,10 +86,10 @@ async def run_graph(url: str, prompt: dict) -> dict[str, bytes]:
             raise HostError("; ".join(map(str, outcome.errors)))
         pictures = {}
         for node, _, entry in results.entries(outcome.outputs):
-            if entry["filename"].endswith(".webp"):
+            if entry["filename"].endswith(PICTURES):
                 pieces = []
                 await client.download(entry, pieces.append)
-                pictures[workflow.title(prompt[node])] = b"".join(pieces)
+                pictures.setdefault(workflow.title(prompt[node]), []).append(b"".join(pieces))
         return pictures
 
 
@@ -113,8 +116,19 @@ def exposure(frames, first: int, last: int):
     return frames[first : last + 1].mean(axis=0).round().astype("uint8")
 
 
+def start_picture(name: str):
+    """The picture of demo/media that a template loads; uint8 [H, W, 3]."""
+    from .pictures import read_frames
+
+    (file,) = (node["inputs"]["image"] for node in read_twin(name).values() if node["class_type"] == "LoadImage")
+    return read_frames((MEDIA / file).read_bytes())[0]
+
+
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
+    if "Save pictures" in pictures:
+        drawn = pictures["Save pictures"]
+        return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
     if name == "warped_noise_from_video":
@@ -131,13 +145,13 @@ def draw_thumbnail(name: str, pictures: dict):
     return slices(panels)
 
 
-def write_pictures(name: str, contents: dict[str, bytes]) -> None:
+def write_pictures(name: str, contents: dict[str, list[bytes]]) -> None:
     """Write a template's thumbnail and reference pictures."""
     from PIL import Image
 
-    from .pictures import join_tiles, read_frames, sheet_tiles
+    from .pictures import join_tiles, read_files, sheet_tiles
 
-    frames = {title: read_frames(content) for title, content in contents.items()}
+    frames = {title: read_files(files) for title, files in contents.items()}
     REFERENCES.mkdir(parents=True, exist_ok=True)
     for title, moving in frames.items():
         join_tiles(sheet_tiles(moving)).save(reference_path(name, title), optimize=True)

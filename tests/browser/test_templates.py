@@ -21,6 +21,9 @@ Measured: flow changed by a thousandth of a pixel moves the noise pictures by up
 reversed or missing flow by 37 and more, another seed by 57. Another preset of DIS moves the flow picture by 1 to 4.
 """
 
+DRAWN_TOLERANCE = 6.0
+"""The same for pictures that a model drew."""
+
 
 def get(url: str, path: str) -> bytes:
     with urllib.request.urlopen(url + path, timeout=60) as answer:
@@ -38,22 +41,23 @@ def wait_for_end(editor, prompt_id: str) -> dict:
     raise AssertionError(f"the job did not end within {RUN_SECONDS} s")
 
 
-def animations(editor, record: dict) -> dict[str, numpy.ndarray]:
-    """Title of an output node -> the frames that it saved."""
+def saved_pictures(editor, record: dict) -> dict[str, numpy.ndarray]:
+    """Title of an output node -> the frames or pictures that it saved."""
     found = {}
     for node, _, entry in results.entries(record["outputs"]):
-        if entry["filename"].endswith(".webp"):
+        if entry["filename"].endswith(templates.PICTURES):
             query = urllib.parse.urlencode({key: entry.get(key, "") for key in ("filename", "subfolder", "type")})
             title = record["prompt"][2][node]["_meta"]["title"]
-            found[title] = pictures.read_frames(get(editor.url, f"/view?{query}"))
-    return found
+            found.setdefault(title, []).append(get(editor.url, f"/view?{query}"))
+    return {title: pictures.read_files(contents) for title, contents in found.items()}
 
 
 def differing(tiles: numpy.ndarray, name: str, title: str) -> list[str]:
     """What of some tiles is not as in the reference picture."""
     with Image.open(templates.reference_path(name, title)) as picture:
         reference = pictures.split_tiles(picture)
-    tolerance = NOISE_TOLERANCE if "noise" in title else FLOW_TOLERANCE
+    kinds = {"noise": NOISE_TOLERANCE, "flow": FLOW_TOLERANCE, "pictures": DRAWN_TOLERANCE}
+    (tolerance,) = [value for kind, value in kinds.items() if kind in title]
     away = pictures.distances(tiles, reference)
     return [f"tile {index} is {far:.1f} away" for index, far in enumerate(away) if far > tolerance]
 
@@ -128,9 +132,9 @@ def test_a_template_runs_from_the_page(editor, name):
     record = wait_for_end(editor, editor.queue())
     assert record["status"]["status_str"] == "success", record["status"]["messages"]
 
-    moving = animations(editor, record)
-    assert moving
-    for title, frames in moving.items():
+    drawn = saved_pictures(editor, record)
+    assert drawn
+    for title, frames in drawn.items():
         tiles = pictures.sheet_tiles(frames)
         assert differing(tiles, name, title) == [], f"{title} is not as in tests/browser/reference"
         # The comparison itself must be able to fail.
@@ -138,7 +142,7 @@ def test_a_template_runs_from_the_page(editor, name):
         assert differing(tiles[:, ::-1], name, title), "a picture upside down passes"
     editor.page.wait_for_function(
         "(count) => Object.values(window.app.nodeOutputs).filter(shown => shown.images?.length).length >= count",
-        arg=len(moving),
+        arg=len(drawn),
         timeout=30_000,
     )
     assert editor.errors == []
