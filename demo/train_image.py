@@ -150,6 +150,8 @@ def save_models(trainer: Trainer, arguments) -> None:
         target = arguments.out / f"{kind}.safetensors"
         save(target, state, trainer.metadata(kind))
         say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+        if kind == "image_unet":  # to measure what storing it in int8 costs
+            save(arguments.state / "image_unet_float16.safetensors", state, trainer.metadata(kind), packed=False)
 
 
 def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Module]:

@@ -1,7 +1,7 @@
 """Measures the image models with the frozen readers: ``python -m demo.eval.image_report --n 500 --seeds 3``.
 
 Writes image.json (keyed by each checkpoint's SHA-256) and image.md. Scenes, prompts and noise come from seeds that no
-training uses (training counts up from small seeds, these lie above 700 million). "Unsure" and "missing" are wrong.
+training uses (700 million and a little more). "Unsure" and "missing" are wrong.
 """
 
 import argparse
