@@ -123,7 +123,7 @@ class Schedule:
             before, key = self.keys[index - 1], self.keys[index]
             start, end = places[index - 1], places[index]
             if end > start:
-                travelled = _travel((positions - start) / (end - start), key.way)
+                travelled = travel((positions - start) / (end - start), key.way)
                 between = before.value + (key.value - before.value) * travelled
                 result = torch.where((positions >= start) & (positions < end), between, result)
             result = torch.where(positions >= end, key.value, result)
@@ -159,7 +159,7 @@ class Schedule:
         return places
 
 
-def _travel(t: Tensor, way: str) -> Tensor:
+def travel(t: Tensor, way: str) -> Tensor:
     """How far from the previous value (0) to the key's value (1) at the fraction t of the way, t in 0..1."""
     if way == "hold":
         return torch.zeros_like(t)

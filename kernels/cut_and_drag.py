@@ -1,0 +1,266 @@
+"""Cut-and-drag: parts of a still picture move over it; the clip, the parts' masks and the exact flow.
+
+An object at frame f is its outline's content in the first frame under
+``T_f(p) = pivot + scale * R(angle) (p - pivot) + move``; objects lie over each other in their order. Work is restricted
+to each object's bounding box.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from .drag_motion import Motion, MotionObject
+from .hole_fill import fill_holes
+from .polygons import Coverage, polygon_coverage
+
+HOLES = ("fill", "keep")
+
+# Moves closer than this (pixels) to whole pixels are copied, not interpolated.
+_WHOLE = 1e-6
+
+
+@dataclass(frozen=True)
+class Affine:
+    """q -> A q + t in pixels: A = [[a, b], [c, d]], t = (x, y), all float64."""
+
+    a: float
+    b: float
+    c: float
+    d: float
+    x: float
+    y: float
+
+    def field(self, left: int, top: int, columns: int, rows: int) -> tuple[Tensor, ...]:
+        """What the map gives for the pixels of a box, as float64 parts on the CPU.
+
+        Returns:
+            x by column [columns] and by row [rows], y by column and by row: x(q) = x_column + x_row, the same for y.
+        """
+        across = torch.arange(left, left + columns, dtype=torch.float64)
+        down = torch.arange(top, top + rows, dtype=torch.float64)
+        return self.a * across + self.x, self.b * down, self.c * across, self.d * down + self.y
+
+    def inverse(self) -> Affine:
+        determinant = self.a * self.d - self.b * self.c
+        a, b, c, d = self.d / determinant, -self.b / determinant, -self.c / determinant, self.a / determinant
+        return Affine(a, b, c, d, -(a * self.x + b * self.y), -(c * self.x + d * self.y))
+
+    def apply(self, x: float, y: float) -> tuple[float, float]:
+        return self.a * x + self.b * y + self.x, self.c * x + self.d * y + self.y
+
+
+def turn_and_scale(angle: float, scale: float, centre: tuple[float, float], move: tuple[float, float]) -> Affine:
+    """centre + scale * R(angle) (p - centre) + move; angle in degrees, clockwise on the screen; exact where it is 0."""
+    cos, sin = math.cos(math.radians(angle)) * scale, math.sin(math.radians(angle)) * scale
+    x, y = centre
+    return Affine(cos, -sin, sin, cos, move[0] + (x - (cos * x - sin * y)), move[1] + (y - (sin * x + cos * y)))
+
+
+@dataclass(frozen=True)
+class Box:
+    """Pixels left..right - 1, top..bottom - 1."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+    @property
+    def empty(self) -> bool:
+        return self.right <= self.left or self.bottom <= self.top
+
+    @property
+    def slices(self) -> tuple[slice, slice]:
+        return slice(self.top, self.bottom), slice(self.left, self.right)
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """One frame of the clip.
+
+    Args:
+        composite: float32 [H, W, 3].
+        labels: uint8 [H, W]: 0 = background, k = object k - 1 lies on top there (its alpha is over 0.5).
+        boxes, alphas: for every object the pixels it can touch, and its alpha there, float32 [h, w] in 0..1, whole: not
+            cut by what lies before it.
+    """
+
+    composite: Tensor
+    labels: Tensor
+    boxes: tuple[Box, ...]
+    alphas: tuple[Tensor, ...]
+
+
+class CutAndDrag:
+    """The clip in which the objects of a motion move over a picture.
+
+    Args:
+        image: float [H, W, 3 or more], 0..1; only the first three channels are used.
+        motion: what moves.
+        frames: length of the clip, 1 or more.
+        hole: what lies where an object was: "fill" = its surroundings, interpolated; "keep" = the picture as it is.
+        device: where to compute; default: the image's.
+
+    Raises:
+        ValueError: a wrong shape, an unknown hole.
+    """
+
+    def __init__(self, image: Tensor, motion: Motion, frames: int, *, hole: str = "fill", device=None):
+        if hole not in HOLES:
+            raise ValueError(f"hole: got {hole!r}; expected one of {', '.join(HOLES)}.")
+        if image.ndim != 3 or image.shape[2] < 3 or 0 in image.shape:
+            raise ValueError(f"image: got {list(image.shape)}; expected [height, width, 3].")
+        self.device = torch.device(device) if device is not None else image.device
+        self.height, self.width = image.shape[:2]
+        self.frames = frames
+        self.objects = motion.objects
+        self._places = [self._in_pixels(moved) for moved in motion.objects]
+        image = image[..., :3].to(self.device, torch.float32)
+        coverages = [self._coverage(moved) for moved in motion.objects]
+        self._sources = [self._cut(image, coverage) for coverage in coverages]
+        self._coverages = coverages
+        self.background = self._background(image, coverages) if hole == "fill" and coverages else image
+
+    def frame(self, index: int) -> Frame:
+        """The clip's frame ``index``."""
+        composite = self.background.clone(memory_format=torch.contiguous_format)
+        labels = torch.zeros(self.height, self.width, dtype=torch.uint8, device=self.device)
+        boxes, alphas = [], []
+        for number in range(len(self.objects)):
+            box, sampled = self._sample(number, index)
+            boxes.append(box)
+            alphas.append(sampled[3])
+            if box.empty:
+                continue
+            colour, alpha = sampled[:3].permute(1, 2, 0), sampled[3]
+            under = composite[box.slices]
+            # Written so that an object at rest over its own picture changes no bit of it, and alpha 1 is the object.
+            mixed = (colour - under * alpha[..., None]).add_(under)
+            composite[box.slices] = torch.where((alpha >= 1.0)[..., None], colour, mixed)
+            labels[box.slices].masked_fill_(alpha > 0.5, number + 1)
+        return Frame(composite, labels, tuple(boxes), tuple(alphas))
+
+    def flow(self, index: int, here: Frame, there: Frame) -> tuple[Tensor, Tensor]:
+        """Forward flow from frame ``index`` (given as ``here``) to the next (``there``).
+
+        Returns:
+            vectors float32 [2, H, W] in pixels, exactly 0 on the background; occlusion float32 [H, W]: 1 where what the
+            pixel shows is outside the picture or behind something else in the next frame.
+        """
+        vectors = torch.zeros(2, self.height, self.width, device=self.device)
+        occluded = (here.labels == 0) & (there.labels != 0)
+        flat = there.labels.view(-1)
+        for number, box in enumerate(here.boxes):
+            if box.empty:
+                continue
+            shown = here.labels[box.slices] == number + 1
+            across, down = self._outer(self._step(number, index), box)
+            for channel, part in enumerate((across, down)):
+                target = vectors[channel][box.slices]
+                target.copy_(torch.where(shown, part, target))
+            column = (across + torch.arange(box.left, box.right, device=self.device)).add_(0.5).floor_()
+            row = (down + torch.arange(box.top, box.bottom, device=self.device)[:, None]).add_(0.5).floor_()
+            inside = (column >= 0) & (column < self.width) & (row >= 0) & (row < self.height)
+            place = row.clamp_(0, self.height - 1).to(torch.int64) * self.width
+            place += column.clamp_(0, self.width - 1).to(torch.int64)
+            hidden = shown & ~(inside & (flat[place] == number + 1))
+            occluded[box.slices] |= hidden
+        return vectors, occluded.to(torch.float32)
+
+    def transform(self, number: int, index: int) -> Affine:
+        """T_f of object ``number`` (from 0) at frame ``index``, in pixels."""
+        pivot, places = self._places[number]
+        x, y, angle, scale = places[index]
+        return turn_and_scale(angle, scale, pivot, (x, y))
+
+    def _step(self, number: int, index: int) -> Affine:
+        """T_{f+1} T_f^-1 less the identity: the flow of an object as a map of pixels."""
+        pivot, places = self._places[number]
+        (x, y, angle, scale), (next_x, next_y, next_angle, next_scale) = places[index], places[index + 1]
+        centre, move = (pivot[0] + x, pivot[1] + y), (next_x - x, next_y - y)
+        step = turn_and_scale(next_angle - angle, next_scale / scale, centre, move)
+        return Affine(step.a - 1.0, step.b, step.c, step.d - 1.0, step.x, step.y)
+
+    def _in_pixels(self, moved: MotionObject) -> tuple[tuple[float, float], list[list[float]]]:
+        """The pivot, and x, y (pixels), angle (degrees), scale at every frame."""
+        pivot = (moved.pivot[0] * self.width - 0.5, moved.pivot[1] * self.height - 0.5)
+        places = moved.places(self.frames) * torch.tensor([self.width, self.height, 1.0, 1.0], dtype=torch.float64)
+        return pivot, places.tolist()
+
+    def _coverage(self, moved: MotionObject) -> Coverage:
+        points = torch.tensor(moved.polygon, dtype=torch.float64)
+        size = torch.tensor([self.width, self.height], dtype=torch.float64)
+        return polygon_coverage(points * size - 0.5, self.height, self.width)
+
+    def _cut(self, image: Tensor, coverage: Coverage) -> Tensor:
+        """float32 [4, h + 2, w + 2]: colour * alpha and alpha inside the outline's box, a pixel of zeros around."""
+        rows, columns = coverage.alpha.shape
+        part = image[coverage.top : coverage.top + rows, coverage.left : coverage.left + columns].permute(2, 0, 1)
+        alpha = coverage.alpha.to(self.device)[None]
+        return F.pad(torch.cat([part * alpha, alpha]), (1, 1, 1, 1)).contiguous()
+
+    def _background(self, image: Tensor, coverages: list[Coverage]) -> Tensor:
+        known = torch.ones(self.height, self.width, device=self.device)
+        for coverage in coverages:
+            rows, columns = coverage.alpha.shape
+            window = known[coverage.top : coverage.top + rows, coverage.left : coverage.left + columns]
+            window.masked_fill_(coverage.alpha.to(self.device) > 0, 0.0)
+        return fill_holes(image.permute(2, 0, 1), known).permute(1, 2, 0).contiguous()
+
+    def _sample(self, number: int, index: int) -> tuple[Box, Tensor]:
+        """Where object ``number`` can be seen at a frame, and colour * alpha and alpha there, float32 [4, h, w]."""
+        source, coverage = self._sources[number], self._coverages[number]
+        height, width = source.shape[1:]
+        left, top = coverage.left - 1, coverage.top - 1  # of the source with its rim of zeros
+        transform = self.transform(number, index)
+        corners = [transform.apply(x, y) for x in (left, left + width - 1) for y in (top, top + height - 1)]
+        columns, rows = zip(*corners, strict=True)
+        box = Box(
+            min(max(math.floor(min(columns)), 0), self.width),
+            min(max(math.floor(min(rows)), 0), self.height),
+            max(min(math.ceil(max(columns)) + 1, self.width), 0),
+            max(min(math.ceil(max(rows)) + 1, self.height), 0),
+        )
+        if box.empty or 0 in coverage.alpha.shape:
+            return Box(0, 0, 0, 0), source.new_zeros(4, 0, 0)
+        back = transform.inverse()
+        shift = (round(transform.x), round(transform.y))
+        rigid = (transform.a, transform.b, transform.c, transform.d) == (1.0, 0.0, 0.0, 1.0)
+        if rigid and max(abs(transform.x - shift[0]), abs(transform.y - shift[1])) < _WHOLE:
+            # The source's own box, moved.
+            box = Box(
+                max(left + shift[0], 0),
+                max(top + shift[1], 0),
+                min(left + width + shift[0], self.width),
+                min(top + height + shift[1], self.height),
+            )
+            if box.empty:
+                return Box(0, 0, 0, 0), source.new_zeros(4, 0, 0)
+            column, row = box.left - shift[0] - left, box.top - shift[1] - top
+            return box, source[:, row : row + box.bottom - box.top, column : column + box.right - box.left]
+        # In the source's own pixels, then in grid_sample's units; sums of float64 parts keep float32's full precision.
+        inside = Affine(back.a, back.b, back.c, back.d, back.x - left, back.y - top)
+        across, down = 2.0 / (width - 1), 2.0 / (height - 1)
+        unit = Affine(
+            inside.a * across,
+            inside.b * across,
+            inside.c * down,
+            inside.d * down,
+            inside.x * across - 1.0,
+            inside.y * down - 1.0,
+        )
+        grid = torch.stack(self._outer(unit, box), dim=-1)[None]
+        sampled = F.grid_sample(source[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+        return box, sampled[0]
+
+    def _outer(self, affine: Affine, box: Box) -> tuple[Tensor, Tensor]:
+        """float32 [h, w] twice: x and y of what the map gives for the box's pixels."""
+        parts = affine.field(box.left, box.top, box.right - box.left, box.bottom - box.top)
+        parts = torch.cat(parts).to(torch.float32).to(self.device).split([len(part) for part in parts])
+        x_column, x_row, y_column, y_row = parts
+        return x_column + x_row[:, None], y_column + y_row[:, None]
