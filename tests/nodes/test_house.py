@@ -26,6 +26,7 @@ NODE_IDS = [
     "PaperNodes_NoiseToLatent",
     "PaperNodes_LatentToNoise",
     "PaperNodes_MixNoise",
+    "PaperNodes_DemoCheckpoint",
 ]
 
 
