@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 import logging
 
-MODULES = ("optical_flow", "flow_files", "warped_noise", "noise", "demo_checkpoint")
+MODULES = ("optical_flow", "flow_files", "warped_noise", "noise")
 
 skipped: dict[str, str] = {}
 """Module name -> why its nodes are missing; a test checks that it is empty."""

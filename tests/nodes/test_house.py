@@ -26,7 +26,6 @@ NODE_IDS = [
     "PaperNodes_NoiseToLatent",
     "PaperNodes_LatentToNoise",
     "PaperNodes_MixNoise",
-    "PaperNodes_DemoCheckpoint",
 ]
 
 
