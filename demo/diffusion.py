@@ -43,6 +43,39 @@ def layout_weights(levels: Tensor, limit: float = 60.0) -> Tensor:
     return ((1 - levels) / levels).clamp_max(limit)
 
 
+class TimeDraw:
+    """Draws a batch's times, and how much an error at each counts.
+
+    Args:
+        levels: signal levels [1000], on the device.
+        batch: how many times.
+        snr_limit: of ``loss_weights``.
+        layout: share of the batch that is drawn from the noisier times and counted by ``layout_weights``.
+        layout_weight: what those weights are multiplied by.
+    """
+
+    def __init__(self, levels: Tensor, batch: int, snr_limit: float, layout: float, layout_weight: float):
+        self.plain = loss_weights(levels, snr_limit)
+        self.noisier = layout_weights(levels) * layout_weight
+        self.for_layout = torch.arange(batch, device=levels.device) < round(layout * batch)
+
+    def draw(self) -> tuple[Tensor, Tensor]:
+        """Times int64 [batch] and weights float32 [batch]; free of syncs."""
+        shape, device = self.for_layout.shape, self.for_layout.device
+        late = torch.randint(LAYOUT_TIMES, STEPS, shape, device=device)
+        times = torch.where(self.for_layout, late, torch.randint(0, STEPS, shape, device=device))
+        return times, torch.where(self.for_layout, self.noisier[times], self.plain[times])
+
+
+def add_time_arguments(parser, layout: float, layout_weight: float) -> None:
+    """What TimeDraw needs of a script's command line, with the script's defaults."""
+    parser.add_argument("--snr-limit", type=float, default=5.0, help="of the loss's weights; 0 for none")
+    parser.add_argument("--layout", type=float, default=layout, help="share of a batch that learns what stands where")
+    parser.add_argument(
+        "--layout-weight", type=float, default=layout_weight, help="of the clean latent's error in that share"
+    )
+
+
 def training_operations() -> type:
     """ComfyUI's layers, with norms that stay in half precision under autocast: half the memory traffic.
 

@@ -16,12 +16,12 @@ from torch.nn import functional
 
 from demo import training
 from demo.diffusion import (
-    STEPS,
+    TimeDraw,
     add_noise,
+    add_time_arguments,
     attention_name,
     encode_text,
     guided,
-    loss_weights,
     sample,
     signal_levels,
     training_operations,
@@ -62,7 +62,7 @@ def make_loss(unet: nn.Module, text: nn.Module, network: nn.Module, state: dict[
     latents, lines, tokens = pool
     device = latents.device
     levels = signal_levels(device)
-    weights = loss_weights(levels, arguments.snr_limit)
+    chance = TimeDraw(levels, arguments.batch, arguments.snr_limit, arguments.layout, arguments.layout_weight)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
     frozen = {name: value.detach() for name, value in unet.state_dict().items()}
@@ -71,7 +71,7 @@ def make_loss(unet: nn.Module, text: nn.Module, network: nn.Module, state: dict[
         chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
         clean = latents[chosen].float()
         noise = torch.randn_like(clean)
-        times = torch.randint(0, STEPS, (arguments.batch,), device=device)
+        times, weights = chance.draw()
         noisy = add_noise(clean, noise, levels[times]).to(working, memory_format=torch.channels_last)
         hint = as_hint(lines[chosen]).to(working, memory_format=torch.channels_last)
         rows = captions_of_batch(tokens, chosen, empty, EMPTY_CAPTIONS)
@@ -82,7 +82,7 @@ def make_loss(unet: nn.Module, text: nn.Module, network: nn.Module, state: dict[
             control = functional_call(network, merged, (noisy, hint, times.float(), context))
             found = unet(noisy, times.float(), context, control=as_control(control), transformer_options={})
         errors = (found.float() - noise).square().mean((1, 2, 3))
-        return (errors * weights[times]).mean()
+        return (errors * weights).mean()
 
     return loss
 
@@ -136,7 +136,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=4, batch=384, rate=1e-3, pictures=102_400)
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the image model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
-    parser.add_argument("--snr-limit", type=float, default=5.0, help="of the loss's weights; 0 for none")
+    add_time_arguments(parser, layout=0.5, layout_weight=0.7)
     arguments = parser.parse_args()
     device = training.settle(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0

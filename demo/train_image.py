@@ -1,10 +1,10 @@
 """Trains the toy world's image model: ``python -m demo.train_image --state build/training/image --vae FILE``.
 
 UNet and text encoder together, from scratch, on latents of rendered pictures and several phrasings of each caption:
-noise prediction, errors weighted by min(SNR, 5) / SNR because with few minutes the layout matters more than errors that
-hardly show; a tenth of the captions is empty for guidance, a hundredth of the words is replaced by the row of unknown
-words. A resumed piece draws other pictures. ``--layout`` is for a last piece: without it no model learned left from
-right, because in the noise that hides the layout those weights do not see it.
+noise prediction, errors weighted by min(SNR, 5) / SNR because with few minutes errors that hardly show matter least; a
+share of each batch (``--layout``) comes from the noisier times and counts the clean latent's error instead, or else
+nothing is learned of what stands where. A tenth of the captions is empty for guidance, a hundredth of the words is
+replaced by the row of unknown words. A resumed piece draws other pictures.
 
 Writes image_unet.safetensors and image_text_encoder.safetensors, the moving average in int8.
 """
@@ -16,14 +16,12 @@ from torch import Tensor, nn
 
 from demo import training
 from demo.diffusion import (
-    LAYOUT_TIMES,
-    STEPS,
+    TimeDraw,
     add_noise,
+    add_time_arguments,
     attention_name,
     encode_text,
     guided,
-    layout_weights,
-    loss_weights,
     sample,
     signal_levels,
     training_operations,
@@ -91,10 +89,7 @@ def make_loss(unet: nn.Module, text: nn.Module, latents: Tensor, tokens: Tensor,
     """The loss of one step."""
     device = latents.device
     levels = signal_levels(device)
-    weights = loss_weights(levels, arguments.snr_limit)
-    noisier = layout_weights(levels) * arguments.layout_weight
-    # The batch's first rows learn the layout.
-    for_layout = torch.arange(arguments.batch, device=device) < round(arguments.layout * arguments.batch)
+    chance = TimeDraw(levels, arguments.batch, arguments.snr_limit, arguments.layout, arguments.layout_weight)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -102,9 +97,7 @@ def make_loss(unet: nn.Module, text: nn.Module, latents: Tensor, tokens: Tensor,
         chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
         clean = latents[chosen].float()
         noise = torch.randn_like(clean)
-        times = torch.randint(0, STEPS, (arguments.batch,), device=device)
-        late = torch.randint(LAYOUT_TIMES, STEPS, (arguments.batch,), device=device)
-        times = torch.where(for_layout, late, times)
+        times, weights = chance.draw()
         noisy = add_noise(clean, noise, levels[times])
         rows = captions_of_batch(tokens, chosen, empty)
         with autocast(device):
@@ -112,7 +105,7 @@ def make_loss(unet: nn.Module, text: nn.Module, latents: Tensor, tokens: Tensor,
             noisy = noisy.to(working, memory_format=torch.channels_last)
             found = unet(noisy, times.float(), context.to(working), transformer_options={})
         errors = (found.float() - noise).square().mean((1, 2, 3))
-        return (errors * torch.where(for_layout, noisier[times], weights[times])).mean()
+        return (errors * weights).mean()
 
     return loss
 
@@ -171,9 +164,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=9, batch=1024, rate=2e-3, pictures=400_000)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
     parser.add_argument("--phrasings", type=int, default=4, help="captions drawn for each picture")
-    parser.add_argument("--snr-limit", type=float, default=5.0, help="of the loss's weights; 0 for none")
-    parser.add_argument("--layout", type=float, default=0.0, help="share of a batch that learns what stands where")
-    parser.add_argument("--layout-weight", type=float, default=0.25, help="of the clean latent's error in that share")
+    add_time_arguments(parser, layout=0.5, layout_weight=0.7)
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a picture")
     parser.add_argument("--full-phrasings", type=int, default=0, help="of the phrasings, so many name everything")
     parser.add_argument("--average", type=float, default=0.999, help="of the weights' moving average")

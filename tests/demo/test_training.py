@@ -138,6 +138,18 @@ def test_sampling_with_the_true_noise_gives_the_picture():
     torch.testing.assert_close(found, clean, rtol=1e-3, atol=1e-3)
 
 
+def test_layout_rows_come_from_the_noisier_times_and_count_the_clean_error():
+    levels = diffusion.signal_levels()
+    times, weights = diffusion.TimeDraw(levels, 4000, 5.0, 0.25, 0.5).draw()
+    assert times[:1000].min() >= diffusion.LAYOUT_TIMES and times[1000:].min() < diffusion.LAYOUT_TIMES
+    assert times.max() == 999
+    # An error e in the noise is an error e * noise / signal in the clean latent; the limit only binds at the very end.
+    ratio = (1 - levels) / levels
+    assert torch.equal(weights[:1000], 0.5 * ratio[times[:1000]].clamp_max(60))
+    assert torch.equal(weights[1000:], diffusion.loss_weights(levels, 5.0)[times[1000:]])
+    assert ratio[800] < 60 < ratio[999]
+
+
 def test_loss_weights_are_1_where_noise_is_strong():
     levels = torch.tensor([0.01, 0.5, 5 / 6, 0.99])
     torch.testing.assert_close(diffusion.loss_weights(levels, 5), torch.tensor([1, 1, 1, 5 / 99]))

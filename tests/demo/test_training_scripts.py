@@ -172,7 +172,7 @@ def test_a_controls_loss_reaches_all_that_is_trained():
         torch.randint(0, 256, (4, 1, 128, 128), generator=generator, dtype=torch.uint8),
         torch.from_numpy(world_tokens.token_rows(CAPTIONS[:2] * 2)).view(4, 1, 77),
     )
-    arguments = argparse.Namespace(batch=2, snr_limit=5.0)
+    arguments = argparse.Namespace(batch=2, snr_limit=5.0, layout=0.5, layout_weight=0.7)
     loss = train_control.make_loss(
         unet.requires_grad_(False), text.requires_grad_(False), network, state, pool, arguments
     )
