@@ -145,7 +145,11 @@ def caption(scenes: dict, b: int, chance: random.Random, *, full: bool, moving: 
         choices = RELATIONS[between]
         if between in SIDES and not full and chance.random() < 0.35:
             other = "right" if between == "left" else "left"
-            text = f"{phrases[0]} {SIDES[between]} and {phrases[1]} {SIDES[other]}"
+            here, there = SIDES[between], SIDES[other]
+            if chance.random() < 0.5:
+                text = f"{phrases[0]} {here} and {phrases[1]} {there}"
+            else:
+                text = f"{here} {phrases[0]} and {there} {phrases[1]}"
         else:
             text = f"{phrases[0]} {choices[0] if full else chance.choice(choices)} {phrases[1]}"
     elif count == 1:
