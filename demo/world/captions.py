@@ -162,7 +162,7 @@ def caption(scenes: dict, b: int, chance: random.Random, *, full: bool, moving: 
     style = 1.0 if full else chance.random()
     if style < 0.15:
         text = f"{place}, {text}"
-    elif style < 0.30:
+    elif style < 0.30 and not text.startswith("on the "):
         text = f"{chance.choice(OPENINGS)} {text} {place}"
     elif style > 0.40:
         text = f"{text} {place}"
