@@ -14,69 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from .affine import Affine, Box, read_affine, turn_and_scale, values_at
 from .drag_motion import Motion, MotionObject
 from .hole_fill import fill_holes
 from .polygons import Coverage, polygon_coverage
 
 HOLES = ("fill", "keep")
-
-# Moves closer than this (pixels) to whole pixels are copied, not interpolated.
-_WHOLE = 1e-6
-
-
-@dataclass(frozen=True)
-class Affine:
-    """q -> A q + t in pixels: A = [[a, b], [c, d]], t = (x, y), all float64."""
-
-    a: float
-    b: float
-    c: float
-    d: float
-    x: float
-    y: float
-
-    def field(self, left: int, top: int, columns: int, rows: int) -> tuple[Tensor, ...]:
-        """What the map gives for the pixels of a box, as float64 parts on the CPU.
-
-        Returns:
-            x by column [columns] and by row [rows], y by column and by row: x(q) = x_column + x_row, the same for y.
-        """
-        across = torch.arange(left, left + columns, dtype=torch.float64)
-        down = torch.arange(top, top + rows, dtype=torch.float64)
-        return self.a * across + self.x, self.b * down, self.c * across, self.d * down + self.y
-
-    def inverse(self) -> Affine:
-        determinant = self.a * self.d - self.b * self.c
-        a, b, c, d = self.d / determinant, -self.b / determinant, -self.c / determinant, self.a / determinant
-        return Affine(a, b, c, d, -(a * self.x + b * self.y), -(c * self.x + d * self.y))
-
-    def apply(self, x: float, y: float) -> tuple[float, float]:
-        return self.a * x + self.b * y + self.x, self.c * x + self.d * y + self.y
-
-
-def turn_and_scale(angle: float, scale: float, centre: tuple[float, float], move: tuple[float, float]) -> Affine:
-    """centre + scale * R(angle) (p - centre) + move; angle in degrees, clockwise on the screen; exact where it is 0."""
-    cos, sin = math.cos(math.radians(angle)) * scale, math.sin(math.radians(angle)) * scale
-    x, y = centre
-    return Affine(cos, -sin, sin, cos, move[0] + (x - (cos * x - sin * y)), move[1] + (y - (sin * x + cos * y)))
-
-
-@dataclass(frozen=True)
-class Box:
-    """Pixels left..right - 1, top..bottom - 1."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-    @property
-    def empty(self) -> bool:
-        return self.right <= self.left or self.bottom <= self.top
-
-    @property
-    def slices(self) -> tuple[slice, slice]:
-        return slice(self.top, self.bottom), slice(self.left, self.right)
 
 
 @dataclass(frozen=True, eq=False)
@@ -159,7 +102,7 @@ class CutAndDrag:
             if box.empty:
                 continue
             shown = here.labels[box.slices] == number + 1
-            across, down = self._outer(self._step(number, index), box)
+            across, down = values_at(self._step(number, index), box, self.device)
             for channel, part in enumerate((across, down)):
                 target = vectors[channel][box.slices]
                 target.copy_(torch.where(shown, part, target))
@@ -183,8 +126,7 @@ class CutAndDrag:
         pivot, places = self._places[number]
         (x, y, angle, scale), (next_x, next_y, next_angle, next_scale) = places[index], places[index + 1]
         centre, move = (pivot[0] + x, pivot[1] + y), (next_x - x, next_y - y)
-        step = turn_and_scale(next_angle - angle, next_scale / scale, centre, move)
-        return Affine(step.a - 1.0, step.b, step.c, step.d - 1.0, step.x, step.y)
+        return turn_and_scale(next_angle - angle, next_scale / scale, centre, move).displacement()
 
     def _in_pixels(self, moved: MotionObject) -> tuple[tuple[float, float], list[list[float]]]:
         """The pivot, and x, y (pixels), angle (degrees), scale at every frame."""
@@ -228,39 +170,6 @@ class CutAndDrag:
         )
         if box.empty or 0 in coverage.alpha.shape:
             return Box(0, 0, 0, 0), source.new_zeros(4, 0, 0)
-        back = transform.inverse()
-        shift = (round(transform.x), round(transform.y))
-        rigid = (transform.a, transform.b, transform.c, transform.d) == (1.0, 0.0, 0.0, 1.0)
-        if rigid and max(abs(transform.x - shift[0]), abs(transform.y - shift[1])) < _WHOLE:
-            # The source's own box, moved.
-            box = Box(
-                max(left + shift[0], 0),
-                max(top + shift[1], 0),
-                min(left + width + shift[0], self.width),
-                min(top + height + shift[1], self.height),
-            )
-            if box.empty:
-                return Box(0, 0, 0, 0), source.new_zeros(4, 0, 0)
-            column, row = box.left - shift[0] - left, box.top - shift[1] - top
-            return box, source[:, row : row + box.bottom - box.top, column : column + box.right - box.left]
-        # In the source's own pixels, then in grid_sample's units; sums of float64 parts keep float32's full precision.
-        inside = Affine(back.a, back.b, back.c, back.d, back.x - left, back.y - top)
-        across, down = 2.0 / (width - 1), 2.0 / (height - 1)
-        unit = Affine(
-            inside.a * across,
-            inside.b * across,
-            inside.c * down,
-            inside.d * down,
-            inside.x * across - 1.0,
-            inside.y * down - 1.0,
-        )
-        grid = torch.stack(self._outer(unit, box), dim=-1)[None]
-        sampled = F.grid_sample(source[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)
-        return box, sampled[0]
-
-    def _outer(self, affine: Affine, box: Box) -> tuple[Tensor, Tensor]:
-        """float32 [h, w] twice: x and y of what the map gives for the box's pixels."""
-        parts = affine.field(box.left, box.top, box.right - box.left, box.bottom - box.top)
-        parts = torch.cat(parts).to(torch.float32).to(self.device).split([len(part) for part in parts])
-        x_column, x_row, y_column, y_row = parts
-        return x_column + x_row[:, None], y_column + y_row[:, None]
+        inside = transform.inverse()
+        inside = Affine(inside.a, inside.b, inside.c, inside.d, inside.x - left, inside.y - top)
+        return box, read_affine(source, inside, box)
