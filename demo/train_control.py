@@ -136,7 +136,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=4, batch=384, rate=1e-3, pictures=102_400)
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the image model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
-    add_time_arguments(parser, layout=0.5, layout_weight=0.7)
+    add_time_arguments(parser, layout=0.75, layout_weight=1.0)
     arguments = parser.parse_args()
     device = training.settle(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0

@@ -164,7 +164,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=9, batch=1024, rate=2e-3, pictures=400_000)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
     parser.add_argument("--phrasings", type=int, default=4, help="captions drawn for each picture")
-    add_time_arguments(parser, layout=0.5, layout_weight=0.7)
+    add_time_arguments(parser, layout=0.75, layout_weight=1.0)
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a picture")
     parser.add_argument("--full-phrasings", type=int, default=0, help="of the phrasings, so many name everything")
     parser.add_argument("--average", type=float, default=0.999, help="of the weights' moving average")

@@ -74,6 +74,14 @@ def test_the_autoencoder_is_what_the_stock_loader_reads(train, vae_file):
     assert float(metadata["psnr"]) > 0
 
 
+def test_a_decoder_alone_is_trained_without_touching_the_latents(train, vae_file, tmp_path):
+    before, _ = demo_format.load(vae_file, "image_vae")
+    train.run("train_vae", "--state", str(tmp_path), "--decoder-of", str(vae_file))
+    after, _ = demo_format.load(tmp_path / "image_vae.safetensors", "image_vae")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed == {"taesd_decoder"}
+
+
 def test_folding_leaves_the_picture_and_normalises_the_latents(vae_file):
     network = train_vae.read(vae_file, "cpu")
     pool = torch.randint(0, 256, (16, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
