@@ -11,6 +11,7 @@ every run gives the same bits.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -29,6 +30,7 @@ _WHOLE = 1e-3
 _NEAREST = 0.02  # of the centre's depth: what comes closer to the camera is not drawn
 _TORN = 1.05  # neighbours whose depths differ by more than this ratio belong to different things
 _HIDDEN = 1.03  # what is this much farther than what is drawn there is behind it
+_GREY = 0.03  # how far the channels of a grey picture may lie apart on average: JPEG files move them
 _FINEST = 6  # most points drawn along each side of a pixel
 
 
@@ -63,11 +65,28 @@ class CameraFrame:
     depth: Tensor | None
 
 
+@dataclass(frozen=True, eq=False)
+class RenderedClip:
+    """A clip of T frames.
+
+    Args:
+        previews: float32 [T, H, W, 3].
+        revealed: float32 [T, H, W]: 1 where the camera sees what the picture does not hold.
+        vectors: float32 [T - 1, 2, H, W], pixels, forward.
+        occlusion: float32 [T - 1, H, W]: 1 where what a pixel shows is not seen in the next frame.
+    """
+
+    previews: Tensor
+    revealed: Tensor
+    vectors: Tensor
+    occlusion: Tensor
+
+
 def relative_depth(depth: Tensor, convention: str, ratio: float, size: tuple[int, int]) -> Tensor:
     """Depth from a depth picture.
 
     Args:
-        depth: float [h, w], 0..1 (clamped).
+        depth: float [h, w], or [h, w, channels] with a grey picture in its first three channels; 0..1 (clamped).
         convention: "near is white": inverse depth, as depth networks give it; "far is white": depth itself.
         ratio: how many times farther the farthest point is than the nearest, 1 or more.
         size: (height, width) of the result; other sizes are resampled.
@@ -76,17 +95,25 @@ def relative_depth(depth: Tensor, convention: str, ratio: float, size: tuple[int
         float32 [height, width], 1 at the picture's centre (median of the middle twentieth of each side).
 
     Raises:
-        ValueError: an unknown convention, a wrong shape, a ratio below 1.
+        ValueError: an unknown convention, a wrong shape, a picture in colours, a ratio below 1.
     """
     if convention not in CONVENTIONS:
         raise ValueError(f"convention: got {convention!r}; expected one of {', '.join(CONVENTIONS)}.")
-    if depth.ndim != 2 or 0 in depth.shape:
+    if depth.ndim not in (2, 3) or 0 in depth.shape:
         raise ValueError(f"depth: got {list(depth.shape)}; expected [height, width].")
     if not (math.isfinite(ratio) and ratio >= 1):
         raise ValueError(f"ratio: got {ratio}; expected 1 or more.")
     height, width = size
     value = depth.to(torch.float32).clamp(0.0, 1.0)
-    if tuple(depth.shape) != (height, width):
+    if value.ndim == 3:
+        value = value[..., :3]
+        if (value.amax(dim=-1) - value.amin(dim=-1)).mean() > _GREY:
+            raise ValueError(
+                "depth: the picture is in colours, which do not say what is near; expected a grey depth picture. Turn "
+                "off the colouring of the node that made it."
+            )
+        value = value.mean(dim=-1)
+    if tuple(value.shape) != (height, width):
         value = F.interpolate(value[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
     if convention == CONVENTIONS[0]:
         result = 1.0 / (1.0 / ratio + value * (1.0 - 1.0 / ratio))
@@ -145,6 +172,37 @@ class CameraClip:
         self._centre = ((self.width - 1) / 2, (self.height - 1) / 2)
         self._all = Box(0, 0, self.width, self.height)
         self._fine: dict[int, Tensor] = {}
+
+    def render(self, *, device=None, on_frame: Callable[[int, int], None] | None = None) -> RenderedClip:
+        """The whole clip.
+
+        Args:
+            device: where the results lie; default: where they are computed. One frame at a time is computed.
+            on_frame: called with (index, frames) before each frame; may raise to stop.
+
+        Raises:
+            ValueError: fewer than 2 frames.
+        """
+        if self.frames < 2:
+            raise ValueError(f"frames: got {self.frames}; flow needs at least 2.")
+        device = self.device if device is None else torch.device(device)
+        size = (self.height, self.width)
+        clip = RenderedClip(
+            torch.empty(self.frames, *size, 3, device=device),
+            torch.empty(self.frames, *size, device=device),
+            torch.empty(self.frames - 1, 2, *size, device=device),
+            torch.empty(self.frames - 1, *size, device=device),
+        )
+        before = None
+        for index in range(self.frames):
+            if on_frame is not None:
+                on_frame(index, self.frames)
+            frame = self.frame(index)
+            clip.previews[index], clip.revealed[index] = frame.preview, frame.revealed
+            if before is not None:
+                clip.vectors[index - 1], clip.occlusion[index - 1] = self.flow(index - 1, before, frame)
+            before = frame
+        return clip
 
     def frame(self, index: int) -> CameraFrame:
         """The clip's frame ``index``."""

@@ -8,6 +8,7 @@ to each object's bounding box.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -39,6 +40,23 @@ class Frame:
     alphas: tuple[Tensor, ...]
 
 
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """A clip of T frames with N objects.
+
+    Args:
+        composites: float32 [T, H, W, 3].
+        vectors: float32 [T - 1, 2, H, W], pixels, forward.
+        occlusion: float32 [T - 1, H, W]: 1 where what a pixel shows is not seen in the next frame.
+        masks: float32 [N * T, H, W], all frames of the rearmost object first; [T, H, W] of zeros without objects.
+    """
+
+    composites: Tensor
+    vectors: Tensor
+    occlusion: Tensor
+    masks: Tensor
+
+
 class CutAndDrag:
     """The clip in which the objects of a motion move over a picture.
 
@@ -68,6 +86,40 @@ class CutAndDrag:
         self._sources = [self._cut(image, coverage) for coverage in coverages]
         self._coverages = coverages
         self.background = self._background(image, coverages) if hole == "fill" and coverages else image
+
+    def render(self, *, device=None, on_frame: Callable[[int, int], None] | None = None) -> Clip:
+        """The whole clip.
+
+        Args:
+            device: where the results lie; default: where they are computed. One frame at a time is computed.
+            on_frame: called with (index, frames) before each frame; may raise to stop.
+
+        Raises:
+            ValueError: fewer than 2 frames.
+        """
+        if self.frames < 2:
+            raise ValueError(f"frames: got {self.frames}; flow needs at least 2.")
+        device = self.device if device is None else torch.device(device)
+        size = (self.height, self.width)
+        clip = Clip(
+            torch.empty(self.frames, *size, 3, device=device),
+            torch.empty(self.frames - 1, 2, *size, device=device),
+            torch.empty(self.frames - 1, *size, device=device),
+            torch.zeros(max(len(self.objects), 1) * self.frames, *size, device=device),
+        )
+        before = None
+        for index in range(self.frames):
+            if on_frame is not None:
+                on_frame(index, self.frames)
+            frame = self.frame(index)
+            clip.composites[index] = frame.composite
+            for number, (box, alpha) in enumerate(zip(frame.boxes, frame.alphas, strict=True)):
+                clip.masks[number * self.frames + index][box.slices] = alpha
+            if before is not None:
+                vectors, occlusion = self.flow(index - 1, before, frame)
+                clip.vectors[index - 1], clip.occlusion[index - 1] = vectors, occlusion
+            before = frame
+        return clip
 
     def frame(self, index: int) -> Frame:
         """The clip's frame ``index``."""
