@@ -7,6 +7,8 @@ export const VERSION = 1;
 export const WAYS = ["linear", "ease", "ease-in", "ease-out", "hold"];
 export const MOST_OBJECTS = 100;
 export const MOST_POINTS = 2000;
+export const LONGEST_NAME = 80;
+const ID = /^[A-Za-z0-9_-]{1,40}$/;
 const SAMPLES = 4;
 const NO_AREA = 1e-9;
 const WHOLE = 1e-6;
@@ -30,20 +32,37 @@ export function parseMotion(text) {
   if (motion.version > VERSION)
     return { motion: empty, problem: "A newer version of ComfyUI-PaperNodes made this motion. Update the pack.", locked: true };
   const listed = Array.isArray(motion.objects) ? motion.objects : [];
-  const objects = listed.filter(isObject).map((object, index) => ({
+  const taken = new Set();
+  const objects = listed.filter(isObject).slice(0, MOST_OBJECTS).map((object, index) => ({
     ...object,
-    id: typeof object.id === "string" ? object.id : `object${index + 1}`,
-    name: typeof object.name === "string" ? object.name : "",
-    keys: Array.isArray(object.keys) ? object.keys.filter((key) => Number.isFinite(key?.frame)).map(fullKey) : [],
+    id: ownId(object.id, index, taken),
+    name: typeof object.name === "string" ? object.name.slice(0, LONGEST_NAME) : "",
+    keys: orderedKeys(object.keys),
   }));
   const left = listed.length - objects.length;
   const problem = left ? `${left} object${left > 1 ? "s" : ""} could not be read and will be left out.` : "";
   return { motion: { ...motion, version: VERSION, objects }, problem, locked: false };
 }
 
+// The id if the node takes it, else one that it takes.
+function ownId(id, index, taken) {
+  let own = typeof id === "string" && ID.test(id) ? id : `object${index + 1}`;
+  while (taken.has(own)) own = `${own.slice(0, 36)}-${index + 1}`;
+  taken.add(own);
+  return own;
+}
+
+// Keys with all their fields, by rising frames; of two at one frame the later one counts.
+function orderedKeys(keys) {
+  const found = new Map();
+  for (const key of Array.isArray(keys) ? keys : [])
+    if (Number.isInteger(key?.frame) && key.frame >= 0) found.set(key.frame, fullKey(key));
+  return [...found.values()].sort((a, b) => a.frame - b.frame);
+}
+
 function isObject(object) {
   const polygon = object?.polygon;
-  return Array.isArray(polygon) && polygon.length >= 3 && polygon.every(isPoint);
+  return Array.isArray(polygon) && polygon.length >= 3 && polygon.length <= MOST_POINTS && polygon.every(isPoint);
 }
 
 function isPoint(point) {
@@ -269,13 +288,31 @@ export class Composite {
 
   // Float32Array [height * width * 3] of one frame; `objects` are those given above, with their keys as they are now.
   frame(objects, frame) {
-    const out = Float32Array.from(this.background);
+    const out = this.background.slice();
     objects.forEach((object, index) => this.#lay(out, this.sources[index], object, poseAt(object, frame)));
     return out;
   }
 
+  // The same as bytes [height * width * 4], into `bytes`. Only what the objects touch is computed.
+  frameBytes(objects, frame, bytes) {
+    this.backgroundBytes ??= toBytes(this.background);
+    this.scratch ??= new Float32Array(this.background.length);
+    this.scratch.set(this.background);
+    bytes.set(this.backgroundBytes);
+    const boxes = objects.map((object, index) => this.#lay(this.scratch, this.sources[index], object, poseAt(object, frame)));
+    for (const [x0, y0, x1, y1] of boxes)
+      for (let y = y0; y < y1; y++)
+        for (let i = (y * this.width + x0) * 4, j = (y * this.width + x0) * 3, end = (y * this.width + x1) * 4; i < end; i += 4) {
+          bytes[i] = this.scratch[j++] * 255;
+          bytes[i + 1] = this.scratch[j++] * 255;
+          bytes[i + 2] = this.scratch[j++] * 255;
+        }
+    return bytes;
+  }
+
+  // Lays an object over `out`; returns the box of pixels it may have touched.
   #lay(out, source, object, pose) {
-    if (!source.columns || !source.rows) return;
+    if (!source.columns || !source.rows) return [0, 0, 0, 0];
     const { left, top, columns, rows, colour } = source;
     const forth = affineOf(object, pose, this.width, this.height);
     const rigid = forth.a === 1 && forth.b === 0;
@@ -307,6 +344,7 @@ export class Composite {
           out[target + k] = alpha >= 1 ? laid : out[target + k] + (laid - alpha * out[target + k]);
         }
       }
+    return [x0, y0, Math.max(x1, x0), Math.max(y1, y0)];
   }
 }
 
