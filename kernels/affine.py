@@ -72,18 +72,34 @@ class Box:
     def slices(self) -> tuple[slice, slice]:
         return slice(self.top, self.bottom), slice(self.left, self.right)
 
+    def common(self, other: Box) -> Box:
+        """The pixels of both; it may be empty."""
+        return Box(
+            max(self.left, other.left),
+            max(self.top, other.top),
+            min(self.right, other.right),
+            min(self.bottom, other.bottom),
+        )
 
-def values_at(affine: Affine, box: Box, device) -> tuple[Tensor, Tensor]:
+
+def values_at(affine: Affine, box: Box, device, into: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What the map gives at a box's pixels: x and y, float32 [h, w] each.
 
     Columns and rows are worked out in float64 on the CPU and only their sums in float32 on the device, which costs
     little and keeps float32's full precision.
+
+    Args:
+        affine: the map.
+        box: which pixels.
+        device: where the result lies.
+        into: float32 [h, w, 2], written if given: the result is its two halves.
     """
     columns = torch.arange(box.left, box.right, dtype=torch.float64)
     rows = torch.arange(box.top, box.bottom, dtype=torch.float64)
     parts = (affine.a * columns + affine.x, affine.b * rows, affine.c * columns + affine.y, affine.d * rows)
     moved = torch.cat(parts).to(torch.float32).to(device).split([len(part) for part in parts])
-    return moved[0] + moved[1][:, None], moved[2] + moved[3][:, None]
+    x, y = (None, None) if into is None else into.unbind(dim=-1)
+    return torch.add(moved[0], moved[1][:, None], out=x), torch.add(moved[2], moved[3][:, None], out=y)
 
 
 def read_affine(source: Tensor, affine: Affine, box: Box, *, border: bool = False) -> Tensor:
@@ -98,10 +114,19 @@ def read_affine(source: Tensor, affine: Affine, box: Box, *, border: bool = Fals
     Returns:
         float32 [C, box height, box width]; a view of the source where it can be.
     """
+    return read_affine_parts(source, affine, box, border=border).flatten(1, 2)
+
+
+def read_affine_parts(source: Tensor, affine: Affine, box: Box, *, border: bool = False) -> Tensor:
+    """``read_affine`` in as many parts, one below the other, as are computed at the same time.
+
+    Returns:
+        float32 [C, parts, box height / parts, box width].
+    """
     height, width = source.shape[1:]
     affine = affine.to_whole_pixels()
     if affine.only_moves and affine.x.is_integer() and affine.y.is_integer():
-        return _shifted(source, int(affine.x), int(affine.y), box, border)
+        return _shifted(source, int(affine.x), int(affine.y), box, border)[:, None]
     # In grid_sample's units: -1 and 1 are the centres of the first and the last pixel.
     across, down = 2.0 / max(width - 1, 1), 2.0 / max(height - 1, 1)
     unit = Affine(
@@ -112,10 +137,17 @@ def read_affine(source: Tensor, affine: Affine, box: Box, *, border: bool = Fals
         affine.x * across - 1.0,
         affine.y * down - 1.0,
     )
-    grid = torch.stack(values_at(unit, box, source.device), dim=-1)[None]
+    rows, columns = box.bottom - box.top, box.right - box.left
+    grid = torch.empty(rows, columns, 2, device=source.device)
+    values_at(unit, box, source.device, into=grid)
     if border:
         grid = grid.clamp_(-1.0, 1.0)
-    return F.grid_sample(source[None], grid, mode="bilinear", padding_mode="zeros", align_corners=True)[0]
+    # On a CPU grid_sample keeps to one thread for each picture of a batch.
+    threads = torch.get_num_threads() if source.device.type == "cpu" else 1
+    parts = threads if rows % threads == 0 else 1
+    sources, grid = source.expand(parts, -1, -1, -1), grid.view(parts, rows // parts, columns, 2)
+    read = F.grid_sample(sources, grid, mode="bilinear", padding_mode="zeros", align_corners=True)
+    return read.transpose(0, 1)
 
 
 def _shifted(source: Tensor, x: int, y: int, box: Box, border: bool) -> Tensor:

@@ -59,7 +59,7 @@ def test_no_motion_is_the_identity(keys, hole):
     if hole == "keep":
         assert bool(same.all())
         return
-    alphas = [coverage.full(HEIGHT, WIDTH) for coverage in drag._coverages]
+    alphas = [coverage.full(HEIGHT, WIDTH) for coverage in drag.scene.coverages]
     outside = (alphas[0] == 0) & (alphas[1] == 0)
     inside = (alphas[0] == 1) | (alphas[1] == 1)
     assert bool(same[:, outside].all())
