@@ -3,7 +3,8 @@
 An object at frame f is its outline's content in the first frame under
 ``T_f(p) = pivot + scale * R(angle) (p - pivot) + move``; objects lie over each other in their order.
 
-This module is the public door. ``cut_and_drag_eager`` is the reference, right on any device.
+This module is the public door. ``cut_and_drag_eager`` is the reference, right on any device; ``cut_and_drag_triton`` is
+the fast path on CUDA. ``backend`` forces one of them.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from .affine import Box
 from .clip_results import Courier, zeros
 from .cut_and_drag_scene import Scene
 from .drag_motion import Motion
+from .noise_warp import Backend, choose_backend
 
 HOLES = ("fill", "keep")
 
@@ -71,12 +73,22 @@ class CutAndDrag:
         frames: length of the clip, 1 or more.
         hole: what lies where an object was: "fill" = its surroundings, interpolated; "keep" = the picture as it is.
         device: where to compute; default: the image's.
+        backend: "auto", "eager" or "triton".
 
     Raises:
-        ValueError: a wrong shape, an unknown hole.
+        ValueError: a wrong shape, an unknown hole or backend.
     """
 
-    def __init__(self, image: Tensor, motion: Motion, frames: int, *, hole: str = "fill", device=None):
+    def __init__(
+        self,
+        image: Tensor,
+        motion: Motion,
+        frames: int,
+        *,
+        hole: str = "fill",
+        device=None,
+        backend: Backend = "auto",
+    ):
         if hole not in HOLES:
             raise ValueError(f"hole: got {hole!r}; expected one of {', '.join(HOLES)}.")
         if image.ndim != 3 or image.shape[2] < 3 or 0 in image.shape:
@@ -84,7 +96,13 @@ class CutAndDrag:
         self.device = torch.device(device) if device is not None else image.device
         self.height, self.width = image.shape[:2]
         self.frames = frames
+        self.backend = choose_backend(backend, self.device)
         self.scene = Scene(image, motion.objects, frames, hole == "fill", self.device)
+        self._painter = None
+        if self.backend == "triton":
+            from .cut_and_drag_triton import TritonPainter
+
+            self._painter = TritonPainter(self.scene)
 
     @property
     def background(self) -> Tensor:
@@ -155,13 +173,21 @@ class CutAndDrag:
         count = len(self.scene.sources)
         if composite is None:
             composite = torch.empty(3, *size, device=self.device)
+        rimmed = torch.zeros(self.height + 2, self.width + 2, dtype=torch.uint8, device=self.device)
+        if self._painter is not None:
+            boxes, alphas = self._painter.paint(index, composite, rimmed)
+            for mask, box, alpha in zip(() if masks is None else masks, boxes, alphas, strict=False):
+                mask[box.slices] = alpha
+            return Frame(composite.permute(1, 2, 0), rimmed, tuple(boxes), tuple(alphas))
         if masks is None:
             masks = torch.zeros(count, *size, device=self.device)
-        rimmed = torch.zeros(self.height + 2, self.width + 2, dtype=torch.uint8, device=self.device)
         boxes = cut_and_drag_eager.paint(self.scene, index, composite, rimmed[1:-1, 1:-1], masks)
         alphas = tuple(mask[box.slices] for mask, box in zip(masks, boxes, strict=False))
         return Frame(composite.permute(1, 2, 0), rimmed, tuple(boxes), alphas)
 
     def _flow(self, index: int, here: Frame, there: Frame, vectors: Tensor, occlusion: Tensor) -> None:
+        if self._painter is not None:
+            self._painter.follow(index, here.rimmed, there.rimmed, vectors, occlusion)
+            return
         boxes = (here.boxes, there.boxes)
         cut_and_drag_eager.follow(self.scene, index, here.rimmed, there.rimmed, boxes, vectors, occlusion)
