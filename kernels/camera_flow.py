@@ -112,7 +112,7 @@ def relative_depth(depth: Tensor, convention: str, ratio: float, size: tuple[int
                 "depth: the picture is in colours, which do not say what is near; expected a grey depth picture. Turn "
                 "off the colouring of the node that made it."
             )
-        value = value.mean(dim=-1)
+        value = value.median(dim=-1).values  # of equal channels exactly their value
     if tuple(value.shape) != (height, width):
         value = F.interpolate(value[None, None], size=(height, width), mode="bilinear", align_corners=False)[0, 0]
     if convention == CONVENTIONS[0]:

@@ -5,6 +5,8 @@ import math
 
 import pytest
 import torch
+from papernodes.kernels import cut_and_drag_eager
+from papernodes.kernels.affine import Box
 from papernodes.kernels.cut_and_drag import CutAndDrag
 from papernodes.kernels.drag_motion import parse_motion
 from papernodes.kernels.sampling import pixel_grid, remap
@@ -282,3 +284,40 @@ def test_tiny_and_odd_pictures(size):
 def test_bad_arguments(image, hole, message):
     with pytest.raises(ValueError, match=message):
         clip(image=image, hole=hole)
+
+
+@pytest.mark.parametrize("names", [[], ["two"]])
+def test_a_rendered_clip_is_its_frames(names):
+    objects = [part for name in names for part in MOVES[name]]
+    drag = clip(*objects, frames=5)
+    seen = []
+    made = drag.render(on_frame=lambda index, frames: seen.append((index, frames)))
+    assert seen == [(index, 5) for index in range(5)]
+    composites, _, vectors, occlusion = run(drag)
+    assert torch.equal(made.composites, composites)
+    assert torch.equal(made.vectors, vectors)
+    assert torch.equal(made.occlusion, occlusion)
+    assert made.masks.shape == (max(len(objects), 1) * 5, HEIGHT, WIDTH)
+    for index in range(5):
+        frame = drag.frame(index)
+        for number, (box, alpha) in enumerate(zip(frame.boxes, frame.alphas, strict=True)):
+            expected = torch.zeros(HEIGHT, WIDTH)
+            expected[box.slices] = alpha
+            assert torch.equal(made.masks[number * 5 + index], expected)
+    assert made.masks.any() == bool(objects)
+    with pytest.raises(ValueError, match=r"^frames: got 1; flow needs at least 2\.$"):
+        clip(frames=1).render()
+
+
+@pytest.mark.parametrize("name", MOVES)
+def test_bands_leave_nothing_of_an_object_out(name, monkeypatch):
+    """What is read only along the outline is what is read in the whole picture."""
+    drag = clip(*MOVES[name], frames=5)
+    narrow = run(drag)
+    monkeypatch.setattr(drag.scene, "bands", lambda number, index, rows=None: [Box(0, 0, WIDTH, HEIGHT)])
+    assert all(torch.equal(a, b) for a, b in zip(narrow, run(drag), strict=True))
+    monkeypatch.undo()
+    monkeypatch.setattr(cut_and_drag_eager, "_ROWS", 7)
+    assert all(torch.equal(a, b) for a, b in zip(narrow, run(drag), strict=True))
+    pixels = sum((box.right - box.left) * (box.bottom - box.top) for box in drag.scene.bands(0, 2, 7))
+    assert pixels < 0.75 * HEIGHT * WIDTH

@@ -26,6 +26,8 @@ NODE_IDS = [
     "PaperNodes_NoiseToLatent",
     "PaperNodes_LatentToNoise",
     "PaperNodes_MixNoise",
+    "PaperNodes_CameraFlow",
+    "PaperNodes_CutAndDrag",
 ]
 
 
