@@ -86,7 +86,8 @@ async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
             raise HostError("; ".join(map(str, outcome.errors)))
         pictures = {}
         for node, _, entry in results.entries(outcome.outputs):
-            if entry["filename"].endswith(PICTURES):
+            # What lies in the temp folder is only shown, by an editor for instance.
+            if entry["filename"].endswith(PICTURES) and entry.get("type") != "temp":
                 pieces = []
                 await client.download(entry, pieces.append)
                 pictures.setdefault(workflow.title(prompt[node]), []).append(b"".join(pieces))
@@ -140,6 +141,9 @@ def draw_thumbnail(name: str, pictures: dict):
         panels = [clip[frame][:, centre], flow[frame][:, centre], noise[frame][:, : noise.shape[2] // 2]]
     elif name == "mix_noise":
         panels = [exposure(noise, 0, 3), exposure(noise, 16, len(noise) - 1)]
+    elif (moved := pictures.get("Save composite pictures", pictures.get("Save preview pictures"))) is not None:
+        # The photograph, then how it moved.
+        panels = [moved[0], moved[-1], flow[len(flow) // 4]]
     else:
         panels = [panel for panel in (None if flow is None else flow[len(flow) // 8], noise[0]) if panel is not None]
     return slices(panels)

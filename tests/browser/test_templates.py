@@ -45,7 +45,7 @@ def saved_pictures(editor, record: dict) -> dict[str, numpy.ndarray]:
     """Title of an output node -> the frames or pictures that it saved."""
     found = {}
     for node, _, entry in results.entries(record["outputs"]):
-        if entry["filename"].endswith(templates.PICTURES):
+        if entry["filename"].endswith(templates.PICTURES) and entry["type"] != "temp":
             query = urllib.parse.urlencode({key: entry.get(key, "") for key in ("filename", "subfolder", "type")})
             title = record["prompt"][2][node]["_meta"]["title"]
             found.setdefault(title, []).append(get(editor.url, f"/view?{query}"))

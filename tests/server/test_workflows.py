@@ -24,6 +24,19 @@ MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if pa
 
 EXPECTED: dict[str, dict[str, int]] = {
     # graph -> output node (its title or class) -> frames in each of its files
+    "camera_move": {
+        "Save preview pictures": 49,
+        "Save flow picture": 48,
+        "Save noise picture": 49,
+        "Save warped noise": 49,
+    },
+    "cut_and_drag": {
+        "Cut And Drag": 1,  # the first frame, for the editor
+        "Save composite pictures": 49,
+        "Save flow picture": 48,
+        "Save noise picture": 49,
+        "Save warped noise": 49,
+    },
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
