@@ -55,7 +55,6 @@ export class CutAndDragHands {
 
   read(text) {
     const { motion, problem, locked } = parseMotion(text);
-    this.outline.clear();
     this.point = null;
     return { state: motion, problem, locked };
   }
@@ -221,21 +220,21 @@ export class CutAndDragHands {
     this.editor.commit();
   }
 
-  // A drag that changes the pose: pose(start, spot, pivot's place, place where it began, event) -> the new pose.
+  // A drag that changes the pose: pose(pose before, spot, pivot's place, place where it began, event) -> the new pose.
   poseDrag(object, pose) {
     const before = this.frame;
-    let start = null, centre = null, from = null, moved = false;
+    let first = null, centre = null, moved = false;
     return {
-      drag: (spot, event) => {
-        from ??= spot.place;
+      drag: (spot, event, start) => {
+        const from = start.place;
         if (!moved && Math.hypot(spot.place[0] - from[0], spot.place[1] - from[1]) < START_PIXELS) return;
         if (!moved) {
           moved = true;
           this.editFrame(object);
-          start = poseAt(object, this.frame);
+          first = poseAt(object, this.frame);
           centre = draw.boxOn(this, object, this.frame).pivot;
         }
-        this.change(edits.setPose(object, this.frame, pose(start, spot, centre, from, event)));
+        this.change(edits.setPose(object, this.frame, pose(first, spot, centre, from, event)));
       },
       end: () => moved && this.editor.commit(),
       cancel: () => (this.frame = before),
@@ -271,8 +270,8 @@ export class CutAndDragHands {
     this.selected = object?.id ?? (this.tool === "points" ? this.selected : null);
     this.point = null;
     if (!object || this.tool !== "select") return null;
-    const { frame } = this.editor.view, from = spot.place;
-    return this.poseDrag(object, (start, now, _, __, moving) => {
+    const { frame } = this.editor.view;
+    return this.poseDrag(object, (start, now, _, from, moving) => {
       let across = now.place[0] - from[0], down = now.place[1] - from[1];
       if (moving.shiftKey) Math.abs(across) > Math.abs(down) ? (down = 0) : (across = 0);
       return { ...start, x: start.x + across / frame.width, y: start.y + down / frame.height };

@@ -6,7 +6,7 @@
 //   draw(context), the overlay in CSS pixels;  describe() -> the line below, for people and screen readers
 //   drawPicture(context, pane) -> true where it painted the pane's rectangle itself;  emptyWords(pane) -> words
 //   buttons: [[{id, icon, label, keys, run(), enabled(), pressed(), always}]], in groups;  keyWords: what keys do, in words
-//   handles() -> [{at: place, radius, cursor, drag(spot, event), end(), cancel()}], the last on top
+//   handles() -> [{at: place, radius, cursor, drag(spot, event, start), end(), cancel()}], the last on top
 //   press(spot, event) -> what is dragged, as a handle, or null;  hover(spot);  cursor(spot);  double(spot)
 //   key(event, onCanvas) -> true where it used the key;  escape() -> true where there was something to leave
 //   copy() -> text or null, remove(), paste(text) -> whether it could
@@ -33,16 +33,16 @@ export class Editor {
   constructor({ app, api, node, store, pictureInputs = [], label, makeHands }) {
     Object.assign(this, { app, api, node, store, label });
     const inputs = pictureInputs.length ? pictureInputs : [null];
-    this.panes = inputs.map((input) => ({ input, view: new View(), picture: null, path: undefined, failed: false }));
+    this.panes = inputs.map((input) => ({ input, view: new View(), picture: null, path: undefined, failed: false, shown: null }));
     this.history = new History();
     this.message = "";
-    this.shown = null;
     this.hands = makeHands(this);
     this.#build();
     this.gestures = new Gestures(this);
     this.read();
     // A node that is never shown (a copy that the graph makes to measure) is not watched.
     this.observer = new ResizeObserver(() => {
+      this.#staySeen();
       this.watch();
       this.redraw();
     });
@@ -130,7 +130,7 @@ export class Editor {
     this.timer = setTimeout(() => this.watch(), WATCH_MILLISECONDS);
     if (String(this.store.value ?? "") !== this.text || this.#isLinked() !== this.linked) this.read();
     for (const pane of this.panes) {
-      const { connected, path } = pane.input ? pictureSource(this.node, pane.input, this.shown) : {};
+      const { connected, path } = pane.input ? pictureSource(this.node, pane.input, pane.shown) : {};
       if (connected !== pane.connected) {
         pane.connected = connected;
         this.redraw();
@@ -143,6 +143,15 @@ export class Editor {
 
   #isLinked() {
     return this.node.inputs?.find((input) => input.name === this.store.name)?.link != null;
+  }
+
+  // The node ran: its ui holds the pictures it worked on, [{filename, subfolder, type}] under the names of its inputs.
+  executed(message) {
+    for (const pane of this.panes) {
+      const [entry] = message?.[pane.input] ?? (this.panes.length === 1 ? message?.images : null) ?? [];
+      if (entry) pane.shown = { filename: entry.filename, subfolder: entry.subfolder ?? "", type: entry.type ?? "temp" };
+    }
+    this.watch();
   }
 
   #load(pane, path) {
@@ -207,7 +216,10 @@ export class Editor {
     const panel = make("div", { class: "panel" }, bar, make("div", { class: "body" }, stage, side), below, this.stateLine);
     this.root = make("div", { class: "root" }, panel);
     this.dialog = make("dialog", { "aria-label": this.label, oncancel: (event) => this.hands.escape?.() && event.preventDefault() });
-    this.dialog.addEventListener("close", () => this.#settle());
+    this.dialog.addEventListener("close", () => {
+      this.#restoreGraph();
+      this.#settle();
+    });
     const away = make("div", { class: "place" }, "Open in the large view");
     this.away = away;
     this.shadow = this.element.attachShadow({ mode: "open" });
@@ -243,16 +255,33 @@ export class Editor {
   // A dialog of the editor's own covers the page, whatever the graph's zoom is; the same button and Escape leave it.
   enlarge() {
     if (this.dialog.open) return this.dialog.close();
+    const { ds } = this.app.canvas ?? {};
+    this.graphView = ds && { scale: ds.scale, offset: [...ds.offset] };
     this.dialog.append(this.root);
     this.dialog.showModal();
     this.#settle();
   }
 
+  // Two fingers in the large view move the graph behind it, too, and so may #staySeen.
+  #restoreGraph() {
+    const { canvas } = this.app;
+    if (!this.graphView || !canvas) return;
+    canvas.ds.scale = this.graphView.scale;
+    [canvas.ds.offset[0], canvas.ds.offset[1]] = this.graphView.offset;
+    canvas.setDirty(true, true);
+  }
+
   #settle() {
     if (!this.dialog.open) this.shadow.insertBefore(this.root, this.away);
     this.away.classList.toggle("shown", this.dialog.open);
+    this.#staySeen();
     this.canvas.focus({ preventScroll: true });
     this.refresh();
+  }
+
+  // Classic nodes hide what belongs to a node outside the window, the large view with it.
+  #staySeen() {
+    if (this.dialog.open && !this.canvas.clientWidth) this.app.canvas?.centerOnNode?.(this.node);
   }
 
   // How many pixels of the screen a CSS pixel of the canvas is: the graph's zoom.
@@ -376,15 +405,10 @@ export function mountEditor({ node, storeName, minHeight = 460, size = [540, 720
   node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);
   chain(node, "onConfigure", () => editor.read());
   chain(node, "onConnectionsChange", () => {
-    editor.shown = null;
+    for (const pane of editor.panes) pane.shown = null;
     editor.watch();
   });
-  chain(node, "onExecuted", (message) => {
-    const [entry] = message?.images ?? [];
-    if (!entry) return;
-    editor.shown = { filename: entry.filename, subfolder: entry.subfolder ?? "", type: entry.type ?? "temp" };
-    editor.watch();
-  });
+  chain(node, "onExecuted", (message) => editor.executed(message));
   chain(node, "onRemoved", () => editor.dispose());
   return editor;
 }

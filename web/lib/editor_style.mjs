@@ -7,7 +7,7 @@ export const STYLE = `
 :host { display: block; box-sizing: border-box; width: 100%; height: 100%; min-height: 0; outline: none; }
 * { box-sizing: border-box; }
 dialog { width: 100vw; height: 100vh; height: 100dvh; max-width: none; max-height: none; margin: 0; padding: 8px;
-  border: 0; background: var(--comfy-menu-bg, #171718); overflow: hidden; }
+  border: 0; background: var(--comfy-menu-bg, #171718); overflow: hidden; pointer-events: auto; visibility: visible; }
 dialog::backdrop { background: rgba(0, 0, 0, 0.6); }
 .root { container: editor / inline-size; height: 100%; color: var(--input-text, #ddd);
   font: 12px/1.35 Inter, system-ui, sans-serif; }

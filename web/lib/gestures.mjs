@@ -11,7 +11,7 @@ export class Gestures {
     this.pointers = new Map();
     this.dragging = null;
     const { element, canvas } = editor;
-    // Nothing pressed in here may move the node or open the graph's menus.
+    // Nothing pressed in here may move the node or open the graph's menus. (Touches pass: the graph counts them.)
     for (const name of ["pointerdown", "mousedown", "dblclick", "contextmenu"])
       element.addEventListener(name, (event) => event.stopPropagation());
     element.addEventListener("keydown", (event) => this.#key(event));
@@ -32,7 +32,7 @@ export class Gestures {
     this.pointers.set(event.pointerId, editor.place(event));
     editor.canvas.setPointerCapture(event.pointerId);
     if (this.pointers.size > 1) {
-      this.abort(); // two fingers move the view
+      this.abort(); // two fingers move a view: in the node the graph's, in the large view the editor's
       return;
     }
     editor.message = "";
@@ -43,7 +43,7 @@ export class Gestures {
       const handle = editor.handleAt(event);
       const spot = editor.spot(event, handle?.pane);
       const dragged = handle ?? editor.hands.press?.(spot, event);
-      this.dragging = dragged ? { ...dragged, pane: spot.pane } : null;
+      this.dragging = dragged ? { ...dragged, start: spot } : null;
     }
     editor.refresh();
   }
@@ -52,9 +52,9 @@ export class Gestures {
     const { editor } = this, place = editor.place(event);
     const before = this.pointers.get(event.pointerId);
     if (before) {
-      if (this.pointers.size > 1) this.#pinch(event.pointerId, before, place);
+      if (this.pointers.size > 1) editor.dialog.open && this.#pinch(event.pointerId, before, place);
       else if (this.dragging?.pan) this.#pane(place).view.moveBy([place[0] - before[0], place[1] - before[1]]);
-      else this.dragging?.drag?.(editor.spot(event, this.dragging.pane), event);
+      else this.dragging?.drag?.(editor.spot(event, this.dragging.start.pane), event, this.dragging.start);
       this.pointers.set(event.pointerId, place);
       if (this.dragging && !this.dragging.pan) editor.refresh();
       else editor.redraw();

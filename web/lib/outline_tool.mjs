@@ -34,8 +34,9 @@ export class OutlineTool {
   press(spot, kind) {
     this.kind = kind;
     if (kind === "polygon") {
-      this.#addCorner(spot.point);
-      return null;
+      if (!this.#addCorner(spot.point)) return null;
+      const at = this.points.length - 1;
+      return { drag: (now) => (this.points[at] = now.point), cancel: () => (this.points.length = at) };
     }
     this.points = [spot.point];
     return {
@@ -76,11 +77,14 @@ export class OutlineTool {
     else this.done(points);
   }
 
+  // Returns whether there is one more.
   #addCorner(point) {
     const { points } = this, { view } = this.editor, place = view.toCanvas(point);
     const far = (other) => Math.hypot(...view.toCanvas(other).map((value, axis) => value - place[axis]));
-    if (points.length > 2 && far(points[0]) <= CLOSE) this.close();
-    else if (points.length < MOST_POINTS && !(points.length && far(points.at(-1)) < SAME_CORNER)) points.push(point);
+    if (points.length > 2 && far(points[0]) <= CLOSE) return this.close(), false;
+    if (points.length >= MOST_POINTS || (points.length && far(points.at(-1)) < SAME_CORNER)) return false;
+    points.push(point);
+    return true;
   }
 
   draw(context) {

@@ -116,7 +116,7 @@ export class Timeline {
     this.ticks = make("div", { class: "ticks" });
     this.needles = [make("div", { class: "needle" }), make("div", { class: "needle" })];
     this.scale = make("div", {
-      class: "scale", role: "slider", tabindex: 0, "aria-label": "Current frame", "aria-valuemin": 0, "data-id": "scale",
+      class: "scale", role: "slider", tabindex: 0, "aria-label": "Current frame", "aria-valuemin": 0, "data-id": "time",
       onkeydown: (event) => this.#scaleKey(event),
     }, this.ticks, this.needles[0]);
     this.beyond = make("div", { class: "beyond" });

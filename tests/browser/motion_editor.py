@@ -1,0 +1,216 @@
+"""Drives the Cut and Drag editor on a page as a person does: places are fractions of the picture."""
+
+import json
+from dataclasses import dataclass
+
+NODE = "PaperNodes_CutAndDrag"
+FIND = f"window.app.graph.nodes.find(node => node.type === {json.dumps(NODE)})"
+EDITOR = f"{FIND}.widgets.find(widget => widget.editor).editor"
+PICTURE = "motion_editor.png"
+FRAMES = 13
+
+ROTATED, PIVOT = "round", "pivot"
+"""Shapes of handles; corners are "square"."""
+
+PARTS = {
+    "version": 1,
+    "objects": [
+        {
+            "id": "spoon",
+            "name": "Spoon",
+            "polygon": [[0.2, 0.25], [0.45, 0.2], [0.5, 0.6], [0.25, 0.7]],
+            "keys": [
+                {"frame": 0, "x": 0, "y": 0, "angle": 0, "scale": 1, "way": "linear"},
+                {"frame": 6, "x": 0.2, "y": 0.1, "angle": 30, "scale": 1.2, "way": "ease"},
+                {"frame": 12, "x": 0.3, "y": -0.1, "angle": -20, "scale": 0.8, "way": "ease-out"},
+            ],
+        },
+        {"id": "cup", "name": "Cup", "polygon": [[0.6, 0.5], [0.8, 0.5], [0.7, 0.85]], "keys": []},
+    ],
+}
+
+
+def graph(motion: object = "", *, picture: str | None = PICTURE, frames: int = FRAMES, size=(620, 720)) -> dict:
+    """A graph in the editor's format: Load Image (where there is a picture), Cut And Drag, Save Image.
+
+    Args:
+        motion: the text, or what becomes the text as JSON.
+        picture: a file in the input folder, or None for nothing connected.
+    """
+    text = motion if isinstance(motion, str) else json.dumps(motion)
+    drag = {
+        "id": 2,
+        "type": NODE,
+        "pos": [420, 60],
+        "size": list(size),
+        "flags": {},
+        "order": 1,
+        "mode": 0,
+        "inputs": [{"name": "first_frame", "type": "IMAGE", "link": 1 if picture else None}],
+        "outputs": [
+            {"name": "flow", "type": "PN_FLOW", "links": None},
+            {"name": "composite", "type": "IMAGE", "links": [2]},
+            {"name": "masks", "type": "MASK", "links": None},
+        ],
+        "properties": {},
+        "widgets_values": [frames, text, "fill"],
+    }
+    save = {
+        "id": 3,
+        "type": "SaveImage",
+        "pos": [1120, 60],
+        "size": [240, 200],
+        "flags": {},
+        "order": 2,
+        "mode": 0,
+        "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+        "outputs": [],
+        "properties": {},
+        "widgets_values": ["motion_editor"],
+    }
+    load = {
+        "id": 1,
+        "type": "LoadImage",
+        "pos": [60, 60],
+        "size": [280, 320],
+        "flags": {},
+        "order": 0,
+        "mode": 0,
+        "inputs": [],
+        "outputs": [
+            {"name": "IMAGE", "type": "IMAGE", "links": [1]},
+            {"name": "MASK", "type": "MASK", "links": None},
+        ],
+        "properties": {},
+        "widgets_values": [picture, "image"],
+    }
+    links = [[1, 1, 0, 2, 0, "IMAGE"]] if picture else []
+    return {
+        "id": "6f0c7f52-2f8a-4a43-9c9e-0d5b6a1f7e10",
+        "revision": 0,
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "nodes": [*([load] if picture else []), drag, save],
+        "links": [*links, [2, 2, 1, 3, 0, "IMAGE"]],
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
+@dataclass
+class MotionEditor:
+    """The editor of the open graph's Cut And Drag.
+
+    Attributes:
+        editor: the page with the graph, ``host.editor.Editor``.
+    """
+
+    editor: object
+
+    def open(self, motion: object = "", *, frame: bool = True, **options) -> "MotionEditor":
+        """Load a graph and wait until the picture is there."""
+        self.editor.load(graph(motion, **options))
+        if frame:
+            self.editor.frame_graph()
+        if options.get("picture", PICTURE):
+            self.wait(f"Boolean({EDITOR}.picture)")
+        self.settle()
+        return self
+
+    @property
+    def page(self):
+        return self.editor.page
+
+    def ask(self, expression: str, argument: object = None):
+        """The value of an expression in which ``editor`` and ``hands`` are the editor's."""
+        return self.page.evaluate(
+            f"(argument) => {{ const editor = {EDITOR}, hands = editor.hands; return {expression}; }}", argument
+        )
+
+    def wait(self, expression: str) -> None:
+        self.page.wait_for_function(f"() => {expression}", timeout=20_000)
+
+    def settle(self) -> None:
+        """Two frames: what was changed is drawn."""
+        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
+
+    @property
+    def text(self) -> str:
+        return self.page.evaluate(f"() => {FIND}.widgets.find(widget => widget.name === 'motion').value")
+
+    @property
+    def objects(self) -> list[dict]:
+        return json.loads(self.text)["objects"]
+
+    @property
+    def words(self) -> str:
+        """What the line under the canvas says."""
+        return self.ask("editor.stateLine.textContent")
+
+    def screen(self, x: float, y: float) -> tuple[float, float]:
+        """Where a point of the picture is on the page."""
+        return self._on_page("editor.view.toCanvas(argument)", [x, y])
+
+    def handle(self, shape: str, index: int = 0) -> tuple[float, float]:
+        """Where a handle is on the page."""
+        return self._on_page("hands.handles().filter(each => each.shape === argument[0])[argument[1]].at", [shape, index])
+
+    def _on_page(self, place: str, argument) -> tuple[float, float]:
+        x, y = self.ask(
+            "(place => { const box = editor.canvas.getBoundingClientRect();"
+            " return [box.left + place[0] * box.width / editor.canvas.clientWidth,"
+            f" box.top + place[1] * box.height / editor.canvas.clientHeight]; }})({place})",
+            argument,
+        )
+        return x, y
+
+    def button(self, name: str):
+        """A control of the editor by its data-id."""
+        return self.page.locator(f".papernodes-editor [data-id='{name}']").first
+
+    def click(self, x: float, y: float) -> None:
+        self.page.mouse.click(*self.screen(x, y))
+
+    def drag(self, start: tuple[float, float], *ends: tuple[float, float], keep: bool = False) -> None:
+        """Press at a place of the page, go through others, let go (unless ``keep``)."""
+        self.page.mouse.move(*start)
+        self.page.mouse.down()
+        for end in ends:
+            self.page.mouse.move(*end, steps=4)
+        if not keep:
+            self.page.mouse.up()
+        self.settle()
+
+    def draw_polygon(self, points: list[tuple[float, float]]) -> None:
+        """Click the corners, and the first one again."""
+        self.button("polygon").click()
+        for point in [*points, points[0]]:
+            self.click(*point)
+            self.page.wait_for_timeout(30)  # not a double click
+        self.settle()
+
+    def select(self, identity: str, frame: int = 0) -> None:
+        """Choose a part in the list, and a frame."""
+        self.page.locator(f".papernodes-editor [data-object='{identity}']").first.click()
+        self.seek(frame)
+
+    def seek(self, frame: int) -> None:
+        self.button("frame").fill(str(frame))
+        self.settle()
+
+    def press(self, *keys: str) -> None:
+        """Keys, with the focus on the canvas."""
+        self.ask("editor.canvas.focus()")
+        for key in keys:
+            self.page.keyboard.press(key)
+        self.settle()
+
+    def shown_frame(self, frame: int) -> list[int]:
+        """The bytes (RGBA) of the composite that the editor shows at a frame."""
+        self.seek(frame)
+        return self.ask(
+            "(canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data))"
+            "(hands.preview.canvas)"
+        )
