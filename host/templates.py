@@ -142,8 +142,8 @@ def draw_thumbnail(name: str, pictures: dict):
     elif name == "mix_noise":
         panels = [exposure(noise, 0, 3), exposure(noise, 16, len(noise) - 1)]
     elif (moved := pictures.get("Save composite pictures", pictures.get("Save preview pictures"))) is not None:
-        # The photograph, then how it moved.
-        panels = [moved[0], moved[-1], flow[len(flow) // 4]]
+        # The moved photograph, and how it moves there.
+        panels = [clip[len(clip) * 2 // 3] for clip in (moved, flow)]
     else:
         panels = [panel for panel in (None if flow is None else flow[len(flow) // 8], noise[0]) if panel is not None]
     return slices(panels)
