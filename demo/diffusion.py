@@ -34,8 +34,11 @@ def loss_weights(levels: Tensor, limit: float) -> Tensor:
 LAYOUT_TIMES = 400
 """From this time on the noise hides what stands where, so that a model decides it there."""
 
+LAYOUT_LIMIT = 60.0
+"""Of what an error in the noise counts, where the clean latent's is meant."""
 
-def layout_weights(levels: Tensor, limit: float = 60.0) -> Tensor:
+
+def layout_weights(levels: Tensor, limit: float = LAYOUT_LIMIT) -> Tensor:
     """min(1 / snr, limit) of signal levels [B]: the noise's error counted as the clean latent's.
 
     Where noise is strong an error in the noise says next to nothing of the layout, and its gradient is as small.
@@ -52,17 +55,29 @@ class TimeDraw:
         snr_limit: of ``loss_weights``.
         layout: share of the batch that is drawn from the noisier times and counted by ``layout_weights``.
         layout_weight: what those weights are multiplied by.
+        layout_from: the first of the noisier times, 0..999.
+        layout_limit: of ``layout_weights``.
     """
 
-    def __init__(self, levels: Tensor, batch: int, snr_limit: float, layout: float, layout_weight: float):
+    def __init__(
+        self,
+        levels: Tensor,
+        batch: int,
+        snr_limit: float,
+        layout: float,
+        layout_weight: float,
+        layout_from: int = LAYOUT_TIMES,
+        layout_limit: float = LAYOUT_LIMIT,
+    ):
         self.plain = loss_weights(levels, snr_limit)
-        self.noisier = layout_weights(levels) * layout_weight
+        self.noisier = layout_weights(levels, layout_limit) * layout_weight
+        self.layout_from = layout_from
         self.for_layout = torch.arange(batch, device=levels.device) < round(layout * batch)
 
     def draw(self) -> tuple[Tensor, Tensor]:
         """Times int64 [batch] and weights float32 [batch]; free of syncs."""
         shape, device = self.for_layout.shape, self.for_layout.device
-        late = torch.randint(LAYOUT_TIMES, STEPS, shape, device=device)
+        late = torch.randint(self.layout_from, STEPS, shape, device=device)
         times = torch.where(self.for_layout, late, torch.randint(0, STEPS, shape, device=device))
         return times, torch.where(self.for_layout, self.noisier[times], self.plain[times])
 
@@ -73,6 +88,21 @@ def add_time_arguments(parser, layout: float, layout_weight: float) -> None:
     parser.add_argument("--layout", type=float, default=layout, help="share of a batch that learns what stands where")
     parser.add_argument(
         "--layout-weight", type=float, default=layout_weight, help="of the clean latent's error in that share"
+    )
+    parser.add_argument("--layout-from", type=int, default=LAYOUT_TIMES, help="first time of that share, of 1000")
+    parser.add_argument("--layout-limit", type=float, default=LAYOUT_LIMIT, help="of the weights in that share")
+
+
+def time_draw(levels: Tensor, arguments) -> TimeDraw:
+    """A TimeDraw as the command line asks for it."""
+    return TimeDraw(
+        levels,
+        arguments.batch,
+        arguments.snr_limit,
+        arguments.layout,
+        arguments.layout_weight,
+        arguments.layout_from,
+        arguments.layout_limit,
     )
 
 

@@ -16,7 +16,6 @@ from torch.nn import functional
 
 from demo import training
 from demo.diffusion import (
-    TimeDraw,
     add_noise,
     add_time_arguments,
     attention_name,
@@ -24,11 +23,12 @@ from demo.diffusion import (
     guided,
     sample,
     signal_levels,
+    time_draw,
     training_operations,
 )
-from demo.train_image import captions_of_batch, encode_pictures, load_models
+from demo.train_image import captions_of_batch, load_models
 from demo.training import Trainer, autocast, say
-from demo.training_data import Drawing, rendered, to_bytes
+from demo.training_data import Drawing, encode_pictures, rendered, to_bytes
 from demo.world_tokens import token_rows
 
 EMPTY_CAPTIONS = 0.3
@@ -62,7 +62,7 @@ def make_loss(unet: nn.Module, text: nn.Module, network: nn.Module, state: dict[
     latents, lines, tokens = pool
     device = latents.device
     levels = signal_levels(device)
-    chance = TimeDraw(levels, arguments.batch, arguments.snr_limit, arguments.layout, arguments.layout_weight)
+    chance = time_draw(levels, arguments)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
     frozen = {name: value.detach() for name, value in unet.state_dict().items()}

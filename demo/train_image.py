@@ -2,8 +2,9 @@
 
 UNet and text encoder together, from scratch, on latents of rendered pictures and several phrasings of each caption:
 noise prediction, errors weighted by min(SNR, 5) / SNR because with few minutes errors that hardly show matter least; a
-share of each batch (``--layout``) comes from the noisier times and counts the clean latent's error instead, or else
-nothing is learned of what stands where. A tenth of the captions is empty for guidance, a hundredth of the words is
+share of each batch (``--layout``) comes from the noisier times and counts the clean latent's error instead, and two
+small losses (demo/layout.py) have features hold their place and words their relation, or else nothing is learned of
+what stands where. A tenth of the captions is empty for guidance, a hundredth of the words is
 replaced by the row of unknown words. A resumed piece draws other pictures.
 
 Writes image_unet.safetensors and image_text_encoder.safetensors, the moving average in int8.
@@ -16,7 +17,6 @@ from torch import Tensor, nn
 
 from demo import training
 from demo.diffusion import (
-    TimeDraw,
     add_noise,
     add_time_arguments,
     attention_name,
@@ -24,22 +24,18 @@ from demo.diffusion import (
     guided,
     sample,
     signal_levels,
+    time_draw,
     training_operations,
     zero_residuals,
 )
+from demo.layout import PlaceReading, RelationProbe, RelationReading
 from demo.training import Trainer, autocast, initialise, say
-from demo.training_data import Drawing, rendered
+from demo.training_data import Drawing, encode_pictures, rendered
 from demo.world_tokens import BEGIN, END, token_rows, vocabulary
 
 EMPTY_CAPTIONS = 0.1
 UNKNOWN_WORDS = 0.01
-
-
-def encode_pictures(vae, pictures: Tensor) -> Tensor:
-    """Latents float16 [B, 4, H/8, W/8] of pictures 0..1."""
-    with torch.no_grad(), autocast(pictures.device):
-        parts = pictures.to(memory_format=torch.channels_last).split(512)
-        return torch.cat([vae.encode(part).half() for part in parts])
+PROBE_TICKS = 8  # losses noted between two questions whether relations are looked at
 
 
 def draw_latents(drawing: Drawing, vae, device: torch.device, size: int) -> tuple[Tensor, Tensor]:
@@ -85,11 +81,11 @@ def captions_of_batch(tokens: Tensor, chosen: Tensor, empty: Tensor, share: floa
     return torch.where(torch.rand(batch, 1, device=device) < share, empty, rows)
 
 
-def make_loss(unet: nn.Module, text: nn.Module, latents: Tensor, tokens: Tensor, arguments):
+def make_loss(unet: nn.Module, text: nn.Module, readings: nn.ModuleDict, latents: Tensor, tokens: Tensor, arguments):
     """The loss of one step."""
     device = latents.device
     levels = signal_levels(device)
-    chance = TimeDraw(levels, arguments.batch, arguments.snr_limit, arguments.layout, arguments.layout_weight)
+    chance = time_draw(levels, arguments)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -105,7 +101,9 @@ def make_loss(unet: nn.Module, text: nn.Module, latents: Tensor, tokens: Tensor,
             noisy = noisy.to(working, memory_format=torch.channels_last)
             found = unet(noisy, times.float(), context.to(working), transformer_options={})
         errors = (found.float() - noise).square().mean((1, 2, 3))
-        return (errors * weights).mean()
+        place = readings["places"].loss() * arguments.place_weight
+        relation = readings["relations"].loss(rows, context) * arguments.relation_weight
+        return (errors * weights).mean() + place + relation
 
     return loss
 
@@ -167,6 +165,10 @@ def main() -> None:
     add_time_arguments(parser, layout=0.75, layout_weight=1.0)
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a picture")
     parser.add_argument("--full-phrasings", type=int, default=0, help="of the phrasings, so many name everything")
+    parser.add_argument("--place-weight", type=float, default=0.15, help="of the loss of reading a pixel's place")
+    parser.add_argument(
+        "--relation-weight", type=float, default=0.05, help="of the loss of reading a caption's relation"
+    )
     parser.add_argument("--average", type=float, default=0.999, help="of the weights' moving average")
     arguments = parser.parse_args()
     device = training.settle(arguments)
@@ -193,11 +195,19 @@ def main() -> None:
     unet, text = build(device)
     parameters = {f"unet.{name}": value for name, value in unet.named_parameters()}
     parameters |= {f"text.{name}": value for name, value in text.named_parameters() if "text_projection" not in name}
-    trainer = Trainer(
-        parameters, make_loss(unet, text, latents, tokens, arguments), arguments, average=arguments.average
-    )
+    readings = nn.ModuleDict({"places": PlaceReading(unet), "relations": RelationReading(device)})
+    parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
+    loss = make_loss(unet, text, readings, latents, tokens, arguments)
+    trainer = Trainer(parameters, loss, arguments, average=arguments.average)
     say(f"{latents.shape[0]} pictures, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
-    trainer.train()
+    probe, ticks = RelationProbe(vae, device, arguments.size, 8 if arguments.tiny else 512), iter(range(1 << 30))
+
+    def on_tick() -> None:
+        if next(ticks) % PROBE_TICKS == 0:
+            say(f"step {trainer.progress.step}: a wrong relation costs {probe(unet, text)}")
+            say(f"places are read with an error of {readings['places'].loss().item():.4f}")
+
+    trainer.train(on_tick)
     save_models(trainer, arguments)
     del latents, tokens
     unet, text = load_models(arguments.out, device)

@@ -30,6 +30,8 @@ DECAY_SHARE = 0.35  # of the last piece
 RESTARTS = (20, 50, 100, 200, 400, 800)
 """Steps of a piece after which the moving average starts again: it is not to remember the first, bad weights."""
 TICK = 50  # steps between two entries of the losses
+AUXILIARY = "auxiliary."
+"""What begins the names of parameters that only help training: a state may lack them."""
 RESTARTED = "PAPERNODES_TRAINING_STARTED"
 
 
@@ -190,7 +192,8 @@ class Trainer:
             weights, self.progress = read_state(arguments.resume / "state.safetensors")
             with torch.no_grad():
                 for name, parameter in parameters.items():
-                    parameter.copy_(weights[name])
+                    if name in weights or not name.startswith(AUXILIARY):
+                        parameter.copy_(weights[name])
             say(f"resumed after step {self.progress.step}")
         self.first_step = self.progress.step
         self.averages = [parameter.detach().clone() for parameter in self.parameters]

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo.training import batches, elapsed, say
+from demo.training import autocast, batches, elapsed, say
 from demo.world.captions import captions
 from demo.world.render import render
 from demo.world.scene import Scenes, draw_scenes
@@ -103,3 +103,10 @@ def rendered(
 def to_bytes(picture: Tensor) -> Tensor:
     """Values 0..1 as uint8."""
     return (picture * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def encode_pictures(vae, pictures: Tensor) -> Tensor:
+    """Latents float16 [B, 4, H/8, W/8] of pictures 0..1."""
+    with torch.no_grad(), autocast(pictures.device):
+        parts = pictures.to(memory_format=torch.channels_last).split(512)
+        return torch.cat([vae.encode(part).half() for part in parts])

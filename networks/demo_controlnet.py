@@ -18,7 +18,7 @@ from torch import Tensor
 from .demo_format import DemoFileError, check_fit, load
 from .demo_image import UNET_CONFIG, unet_operations
 
-RANK = 8
+RANK = 16
 OWN = ("input_hint_block.", "zero_convs.", "middle_block_out.")
 """What the file holds in full."""
 

@@ -36,6 +36,7 @@ from demo.world.scene import Scenes, draw_scenes
 
 FIRST_SEED = 700_000_000
 REPORTS = Path(__file__).parent / "reports"
+LINES = "image_controlnet_lineart"
 CFG = 3.0
 """Default guidance; the report's sweep says how others do."""
 
@@ -196,16 +197,35 @@ def vision_section(folder: Path, device: torch.device, report: Report, seed: int
         report.add("clip_vision", {"retrieved among 100": Share(round(share * 400), 400, 0.01)})
 
 
+def earlier(folder: Path, hashes: dict[str, str], arguments) -> tuple[dict, dict, float]:
+    """Shares, means and seconds of the report that ``--lines-only`` completes.
+
+    Raises:
+        ValueError: it was made with other files than the ControlNet, or measured otherwise.
+    """
+    content = json.loads((folder / "image.json").read_text(encoding="ascii"))
+    same = {"readers": frozen.current(), "n": arguments.n, "seeds": arguments.seeds, "cfg": arguments.cfg}
+    same |= {f"{kind}.safetensors": value for kind, value in hashes.items() if kind != LINES}
+    found = content | {f"{kind}.safetensors": value for kind, value in content["checkpoints"].items()}
+    if other := [name for name, value in same.items() if found[name] != value]:
+        raise ValueError(f"{folder / 'image.json'} differs in {', '.join(other)}: measure the rest again, too.")
+    return content["shares"], content["means"], content["seconds"]
+
+
 def write_report(report: Report, arguments, seconds: float, folder: Path) -> None:
     """Writes image.json and image.md."""
     shares = {name: share.row() for name, share in report.shares.items() if share.count}
     means = report.means()
+    hashes = file_hashes(arguments.models)
+    if arguments.lines_only:
+        old_shares, old_means, old_seconds = earlier(folder, hashes, arguments)
+        shares, means, seconds = old_shares | shares, old_means | means, old_seconds + seconds
     for name, bar in BARS.items():
         for key in (name, f"{name}.retrieved among 100"):
             if key in shares:
                 shares[key]["bar"] = bar
     content = {
-        "checkpoints": file_hashes(arguments.models),
+        "checkpoints": hashes,
         "readers": frozen.current(),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
@@ -262,6 +282,8 @@ def main() -> None:
     parser.add_argument("--float16-unet", type=Path, help="the same UNet before it was packed, to compare")
     parser.add_argument("--no-analytic", action="store_true", help="leave out the second reader")
     parser.add_argument("--sweep-only", action="store_true", help="only the guidance sweep, to choose the default")
+    parser.add_argument("--without-lines", action="store_true", help="leave out the ControlNet, which may come later")
+    parser.add_argument("--lines-only", action="store_true", help="complete the report that lies in --out")
     arguments = parser.parse_args()
     begin = time.monotonic()
     frozen.check()
@@ -275,31 +297,34 @@ def main() -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
 
     other = None
-    if not arguments.no_analytic and not arguments.sweep_only:
+    if not (arguments.no_analytic or arguments.sweep_only or arguments.lines_only):
         from demo.eval.analytic_reader import AnalyticReader
 
         other = AnalyticReader(device)
         say("analytic reader ready")
-    sweep_section(models, reader, report, max(1, arguments.n // 2), 900)
-    say("guidance")
-    if not arguments.sweep_only:
-        models.load_control()
+    if not arguments.lines_only:
+        sweep_section(models, reader, report, max(1, arguments.n // 2), 900)
+        say("guidance")
+    if not (arguments.sweep_only or arguments.lines_only):
         for seed in range(arguments.seeds):
             prompts_section(models, reader, other, report, arguments.n, seed, arguments.cfg)
             say(f"seed {seed}: prompts")
             prompt_free_section(models, reader, report, arguments.n, seed, arguments.cfg)
             layout_section(models, reader, report, arguments.n, seed, arguments.cfg)
-            control_section(models, reader, report, arguments.n, seed, arguments.cfg)
-            say(f"seed {seed}: empty and negative prompts, layout, lines")
             vae_section(models, reader, report, arguments.n, seed)
             vision_section(arguments.models, device, report, seed, max(1, arguments.n // 400))
-            say(f"seed {seed}: VAE, CLIP vision")
+            say(f"seed {seed}: empty and negative prompts, layout, VAE, CLIP vision")
         if arguments.float16_unet:
             exact = ImageModels(arguments.models, device, arguments.float16_unet)
             for seed in range(arguments.seeds):
                 scenes, sentences = scenes_of(arguments.n, seed * 10 + 2, 2, "train")
                 found = reader.read(exact.generate(sentences, seed * 100 + 2, arguments.cfg))
                 report.add("two, float16 weights", prompt_scores(scenes, found))
+    if not (arguments.sweep_only or arguments.without_lines):
+        models.load_control()
+        for seed in range(arguments.seeds):
+            control_section(models, reader, report, arguments.n, seed, arguments.cfg)
+        say("lines")
     write_report(report, arguments, time.monotonic() - begin, arguments.out)
     print((arguments.out / "image.md").read_text(encoding="ascii"))
 

@@ -136,7 +136,7 @@ def test_report_adds_up_seeds_and_knows_its_bars(tmp_path):
         report.add("one", {"look": Share(right, 100, 0.01)})
     report.add("two", {"left/right": Share(0, 0, 0.01)})
     report.add_values("line overlap, asked", torch.tensor([0.6, 0.8]))
-    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0)
+    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0, lines_only=False)
     write_report(report, arguments, 1.0, tmp_path)
     found = json.loads((tmp_path / "image.json").read_text())
     row = found["shares"]["one.look"]
@@ -146,3 +146,24 @@ def test_report_adds_up_seeds_and_knows_its_bars(tmp_path):
     assert found["means"]["line overlap, asked"]["mean"] == pytest.approx(0.7)
     assert found["checkpoints"] == file_hashes(tmp_path)
     assert "| one.look | 200 | 93.0 % |" in (tmp_path / "image.md").read_text()
+
+
+def test_lines_complete_a_report_of_the_same_files_only(tmp_path):
+    for kind in FILES:
+        (tmp_path / f"{kind}.safetensors").write_bytes(kind.encode())
+    first, second = Report(), Report()
+    first.add("one", {"look": Share(99, 100, 0.01)})
+    second.add_values("line overlap, asked", torch.tensor([0.9, 0.8]))
+    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0, lines_only=False)
+    write_report(first, arguments, 1.0, tmp_path)
+    (tmp_path / "image_controlnet_lineart.safetensors").write_bytes(b"trained since")
+    arguments.lines_only = True
+    write_report(second, arguments, 2.0, tmp_path)
+    found = json.loads((tmp_path / "image.json").read_text())
+    assert found["shares"]["one.look"]["right"] == 99
+    assert found["means"]["line overlap, asked"]["mean"] == pytest.approx(0.85)
+    assert (found["seconds"], found["checkpoints"]) == (3, file_hashes(tmp_path))
+    (tmp_path / "image_unet.safetensors").write_bytes(b"another")
+    with pytest.raises(ValueError, match="image_unet"):
+        write_report(second, arguments, 2.0, tmp_path)
+    assert json.loads((tmp_path / "image.json").read_text()) == found
