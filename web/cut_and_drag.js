@@ -3,7 +3,7 @@
 import { api } from "../../scripts/api.js";
 import { app } from "../../scripts/app.js";
 import { CutAndDragHands } from "./lib/cut_and_drag_editor.mjs";
-import { mountEditor } from "./lib/editor.mjs";
+import { mountEditor } from "./lib/mount.mjs";
 
 app.registerExtension({
   name: "papernodes.cutAndDrag",

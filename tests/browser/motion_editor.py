@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 NODE = "PaperNodes_CutAndDrag"
 FIND = f"window.app.graph.nodes.find(node => node.type === {json.dumps(NODE)})"
-EDITOR = f"{FIND}.widgets.find(widget => widget.editor).editor"
+EDITOR = f"({FIND}?.widgets.find(widget => widget.editor).editor)"
 PICTURE = "motion_editor.png"
 FRAMES = 13
 
@@ -155,7 +155,9 @@ class MotionEditor:
 
     def handle(self, shape: str, index: int = 0) -> tuple[float, float]:
         """Where a handle is on the page."""
-        return self._on_page("hands.handles().filter(each => each.shape === argument[0])[argument[1]].at", [shape, index])
+        return self._on_page(
+            "hands.handles().filter(each => each.shape === argument[0])[argument[1]].at", [shape, index]
+        )
 
     def _on_page(self, place: str, argument) -> tuple[float, float]:
         x, y = self.ask(

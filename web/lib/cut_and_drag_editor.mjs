@@ -1,31 +1,32 @@
 // The hands of the Cut and Drag editor: what is drawn, dragged and typed becomes the motion that
 // kernels/drag_motion.py reads.
 
-import { MOST_OBJECTS, MOST_POINTS, parseMotion, poseAt, travel, WAYS } from "./drag_motion.mjs";
-import { COLOURS } from "./editor_style.mjs";
+import { MOST_OBJECTS, MOST_POINTS, parseMotion, poseAt } from "./drag_motion.mjs";
 import * as edits from "./motion_edits.mjs";
 import * as draw from "./motion_handles.mjs";
+import { KEY_WORDS, motionKey } from "./motion_keys.mjs";
+import { motionTimeline, sidePanels } from "./motion_panels.mjs";
 import { MotionPreview } from "./motion_preview.mjs";
-import { NumberFields, ObjectList } from "./object_list.mjs";
 import { isInside, nearestEdge } from "./outline.mjs";
 import { OutlineTool } from "./outline_tool.mjs";
 import { Player } from "./player.mjs";
-import { Timeline } from "./timeline.mjs";
 
 const PALETTE = ["#4f9dff", "#ff8a5c", "#5fd38d", "#e77bff", "#ffd24a", "#45d6e0", "#ff6f91", "#b7c45a"];
 const START_PIXELS = 3; // a drag begins after this many CSS pixels
 const FALLBACK_FRAMES = 49;
-const STEPS = { turn: [5, 1], grow: [1.05, 1.01], move: [1, 10] };
-const MOVES = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-const KEY_WORDS = "V selects, A edits points, P draws a polygon, L a lasso. Arrow keys move the selected part by a pixel, " +
-  "with Shift by ten; Q and E turn it, W and S make it larger and smaller; Page Up and Page Down choose another part. " +
-  "Space plays, comma and full stop step through frames, K sets or deletes a key. In the polygon tool arrow keys move a " +
-  "cross, Space sets a point, Enter closes the outline.";
 
 export class CutAndDragHands {
   constructor(editor) {
-    Object.assign(this, { editor, tool: "select", frame: 0, selected: null, point: null, onion: false, keyWords: KEY_WORDS });
-    this.outline = new OutlineTool(editor, (polygon) => this.cutOut(polygon));
+    Object.assign(this, {
+      editor,
+      tool: "select",
+      frame: 0,
+      selected: null,
+      point: null,
+      onion: false,
+      keyWords: KEY_WORDS,
+    });
+    this.outline = new OutlineTool(editor, { most: MOST_POINTS, done: (polygon) => this.cutOut(polygon) });
     this.preview = new MotionPreview();
     this.player = new Player({
       frames: () => this.frames,
@@ -36,22 +37,51 @@ export class CutAndDragHands {
       },
       changed: () => editor.refresh(),
     });
-    const tool = (id, label, keys) => ({ id, icon: id, label, keys, run: () => this.use(id), pressed: () => this.tool === id });
+    const tool = (id, label, keys) => ({
+      id,
+      icon: id,
+      label,
+      keys,
+      run: () => this.use(id),
+      pressed: () => this.tool === id,
+    });
     this.buttons = [
       [
-        tool("select", "Select, move, turn and scale", "V"), { ...tool("points", "Edit points", "A"), enabled: () => this.current },
-        tool("polygon", "Polygon: click its corners", "P"), tool("lasso", "Lasso: draw round the part", "L"),
+        tool("select", "Select, move, turn and scale", "V"),
+        { ...tool("points", "Edit points", "A"), enabled: () => this.current },
+        tool("polygon", "Polygon: click its corners", "P"),
+        tool("lasso", "Lasso: draw round the part", "L"),
       ],
-      [{ id: "onion", icon: "onion", label: "Onion skin", keys: "O", always: true, pressed: () => this.onion, run: () => (this.onion = !this.onion) }],
+      [
+        {
+          id: "onion",
+          icon: "onion",
+          label: "Onion skin",
+          keys: "O",
+          always: true,
+          pressed: () => this.onion,
+          run: () => (this.onion = !this.onion),
+        },
+      ],
     ];
   }
 
-  get objects() { return this.editor.state.objects; }
-  get current() { return this.objects.find((object) => object.id === this.selected) ?? null; }
-  get frames() { return Math.max(Math.round(Number(this.#widget("frames")?.value)) || FALLBACK_FRAMES, 1); }
-  get hole() { return this.#widget("hole")?.value === "keep" ? "keep" : "fill"; }
+  get objects() {
+    return this.editor.state.objects;
+  }
+  get current() {
+    return this.objects.find((object) => object.id === this.selected) ?? null;
+  }
+  get frames() {
+    return Math.max(Math.round(Number(this.#widget("frames")?.value)) || FALLBACK_FRAMES, 1);
+  }
+  get hole() {
+    return this.#widget("hole")?.value === "keep" ? "keep" : "fill";
+  }
 
-  #widget(name) { return this.editor.node.widgets?.find((widget) => widget.name === name); }
+  #widget(name) {
+    return this.editor.node.widgets?.find((widget) => widget.name === name);
+  }
 
   read(text) {
     const { motion, problem, locked } = parseMotion(text);
@@ -59,7 +89,9 @@ export class CutAndDragHands {
     return { state: motion, problem, locked };
   }
 
-  write(motion) { return JSON.stringify(motion); }
+  write(motion) {
+    return JSON.stringify(motion);
+  }
 
   refreshed() {
     if (!this.current) this.selected = null;
@@ -84,59 +116,35 @@ export class CutAndDragHands {
   }
 
   side() {
-    const has = () => this.current, many = () => this.objects.length;
-    this.list = new ObjectList(this.editor, this, [
-      { id: "raise", icon: "raise", label: "Bring forward", keys: "]", run: () => this.reorder(1), enabled: () => has() && this.objects.at(-1) !== has() },
-      { id: "lower", icon: "lower", label: "Send backward", keys: "[", run: () => this.reorder(-1), enabled: () => has() && this.objects[0] !== has() },
-      { id: "rename", icon: "rename", label: "Rename", keys: "F2", run: () => this.list.rename(this.selected), enabled: has },
-      { id: "twin", icon: "twin", label: "Duplicate", keys: "Ctrl+D", run: () => this.duplicate(), enabled: () => has() && many() < MOST_OBJECTS },
-      { id: "copy", icon: "copy", label: "Copy", keys: "Ctrl+C", run: () => this.editor.copy(), enabled: has },
-      { id: "paste", icon: "paste", label: "Paste", keys: "Ctrl+V", run: () => this.editor.paste(), enabled: () => this.editor.canPaste },
-      { id: "remove", icon: "remove", label: "Delete", keys: "Delete", run: () => this.remove(), enabled: has },
-    ]);
-    const field = (id, label, title, step, factor = 1) => ({
-      id, label, title, step, get: () => poseAt(this.current, this.frame)[id] * factor,
-      set: (value) => this.setPose({ [id]: value / factor }),
-    });
-    this.fields = new NumberFields("Place of the selected part at this frame", [
-      field("x", "X %", "Moved to the right, percent of the picture's width", 1, 100),
-      field("y", "Y %", "Moved down, percent of the picture's height", 1, 100),
-      field("angle", "Turn \u00b0", "Turned clockwise, degrees", 5), field("scale", "Size %", "Size, percent", 5, 100),
-    ]);
+    [this.list, this.fields] = sidePanels(this);
     return [this.list.element, this.list.list, this.fields.element];
   }
 
   below() {
-    const own = (change) => (...values) => {
-      this.change(change(this.current, ...values));
-      this.editor.commit();
-    };
-    this.timeline = new Timeline({
-      label: "Timeline", ways: WAYS, travel, player: this.player,
-      frames: () => this.frames, frame: () => this.frame, keys: () => this.current?.keys ?? [],
-      title: () => this.current?.name ?? "", canKey: () => Boolean(this.current) && !this.editor.locked,
-      seek: (frame) => {
-        this.frame = frame;
-        this.editor.refresh();
-      },
-      addKey: own(edits.addKey), removeKey: own(edits.removeKey), setWay: own(edits.setWay),
-      moveKey: (index, frame) => this.change(edits.moveKey(this.current, index, frame)), keyMoved: () => this.editor.commit(),
-    });
+    this.timeline = motionTimeline(this);
     return [this.timeline.element];
   }
 
   describe() {
-    const { current } = this, beyond = this.objects.filter((object) => (object.keys.at(-1)?.frame ?? 0) >= this.frames);
+    const { current } = this,
+      beyond = this.objects.filter((object) => (object.keys.at(-1)?.frame ?? 0) >= this.frames);
     if (beyond.length)
-      return `${beyond[0].name || beyond[0].id} has a key beyond the last frame ${this.frames - 1}: raise frames, or move the key.`;
+      return (
+        `${beyond[0].name || beyond[0].id} has a key beyond the last frame ${this.frames - 1}: ` +
+        "raise frames, or move the key."
+      );
     if (this.tool === "lasso") return "Draw round the part to cut out.";
     if (this.tool === "polygon")
-      return this.outline.corners > 2 ? "Click the first point, or press Enter, to close the outline." : "Click the corners of the part.";
+      return this.outline.corners > 2
+        ? "Click the first point, or press Enter, to close the outline."
+        : "Click the corners of the part.";
     if (this.tool === "points") return "Drag points; press on the outline to add one; Delete removes the chosen one.";
     if (!this.objects.length) return "Cut out a part of the picture first: lasso or polygon.";
     if (!current) return "Click a part to select it.";
     const keys = current.keys.length;
-    return keys ? `${current.name}: frame ${this.frame}, ${keys} key${keys > 1 ? "s" : ""}.` : `${current.name} rests. Drag it: keys are set by themselves.`;
+    return keys
+      ? `${current.name}: frame ${this.frame}, ${keys} key${keys > 1 ? "s" : ""}.`
+      : `${current.name} rests. Drag it: keys are set by themselves.`;
   }
 
   colourOf(object) {
@@ -146,7 +154,9 @@ export class CutAndDragHands {
 
   // What is changed, and how: change() on the way, editor.commit() at the end.
 
-  change(object) { this.editor.state = edits.replaceObject(this.editor.state, object); }
+  change(object) {
+    this.editor.state = edits.replaceObject(this.editor.state, object);
+  }
 
   use(tool) {
     if (this.editor.locked) return;
@@ -179,9 +189,13 @@ export class CutAndDragHands {
     this.editor.commit();
   }
 
-  duplicate() { return Boolean(this.current) && this.#insert(edits.addCopy(this.editor.state, this.current)); }
+  duplicate() {
+    return Boolean(this.current) && this.#insert(edits.addCopy(this.editor.state, this.current));
+  }
 
-  copy() { return this.current && JSON.stringify(this.current); }
+  copy() {
+    return this.current && JSON.stringify(this.current);
+  }
 
   paste(text) {
     const { motion } = parseMotion(JSON.stringify({ version: 1, objects: [JSON.parse(text)] }));
@@ -223,7 +237,9 @@ export class CutAndDragHands {
   // A drag that changes the pose: pose(pose before, spot, pivot's place, place where it began, event) -> the new pose.
   poseDrag(object, pose) {
     const before = this.frame;
-    let first = null, centre = null, moved = false;
+    let first = null,
+      centre = null,
+      moved = false;
     return {
       drag: (spot, event, start) => {
         const from = start.place;
@@ -272,13 +288,16 @@ export class CutAndDragHands {
     if (!object || this.tool !== "select") return null;
     const { frame } = this.editor.view;
     return this.poseDrag(object, (start, now, _, from, moving) => {
-      let across = now.place[0] - from[0], down = now.place[1] - from[1];
+      let across = now.place[0] - from[0],
+        down = now.place[1] - from[1];
       if (moving.shiftKey) Math.abs(across) > Math.abs(down) ? (down = 0) : (across = 0);
       return { ...start, x: start.x + across / frame.width, y: start.y + down / frame.height };
     });
   }
 
-  hover(spot) { this.outline.hover(spot); }
+  hover(spot) {
+    this.outline.hover(spot);
+  }
 
   cursor(spot) {
     if (this.tool === "polygon" || this.tool === "lasso") return "crosshair";
@@ -303,48 +322,7 @@ export class CutAndDragHands {
   }
 
   key(event, onCanvas) {
-    const key = event.key.toLowerCase(), tools = { v: "select", a: "points", p: "polygon", l: "lasso" };
-    const orders = { "[": -1, "]": 1 }, fine = event.shiftKey ? 1 : 0;
-    if (event.ctrlKey || event.metaKey) return key === "d" ? (this.duplicate(), true) : false;
-    if (event.altKey) return false;
-    if (this.tool === "polygon" && onCanvas && this.outline.key(event)) return true;
-    if (key in tools) return this.use(tools[key]), true;
-    if (key === "o") return (this.onion = !this.onion), true;
-    if (key in orders) return this.reorder(orders[key]), true;
-    if (key === "f2" && this.current) return this.list.rename(this.selected), true;
-    if (key === "delete" || key === "backspace") return this.remove(), true;
-    const isButton = !onCanvas && (key === " " || key === "enter");
-    if (!isButton && this.timeline.key(event)) return true;
-    if (!onCanvas) return false;
-    if (key === "pageup" || key === "pagedown") return this.#selectNext(key === "pageup" ? 1 : -1), true;
-    if (!this.current) return false;
-    if (event.key in MOVES) return this.#nudge(MOVES[event.key], STEPS.move[fine]), true;
-    const pose = poseAt(this.current, this.frame), turn = { q: -1, e: 1 }, grow = { s: -1, w: 1 };
-    if (key in turn) return this.setPose({ angle: pose.angle + turn[key] * STEPS.turn[fine] }), true;
-    if (key in grow) return this.setPose({ scale: pose.scale * STEPS.grow[fine] ** grow[key] }), true;
-    return false;
-  }
-
-  #nudge(direction, pixels) {
-    const { width, height } = this.editor.view.picture, across = (direction[0] * pixels) / width, down = (direction[1] * pixels) / height;
-    if (this.tool === "points") {
-      if (this.point === null) return;
-      const [x, y] = this.current.polygon[this.point];
-      this.change(edits.setPoint(this.current, this.point, [x + across, y + down]));
-      return this.editor.commit();
-    }
-    const { x, y } = poseAt(this.current, this.frame);
-    this.setPose({ x: x + across, y: y + down });
-  }
-
-  #selectNext(direction) {
-    if (this.tool === "points") {
-      const count = this.current.polygon.length;
-      this.point = ((this.point ?? -direction) + direction + count) % count;
-      return;
-    }
-    const at = this.objects.findIndex((object) => object.id === this.selected), count = this.objects.length;
-    if (count) this.selected = this.objects[at < 0 ? 0 : (at + direction + count) % count].id;
+    return motionKey(this, event, onCanvas);
   }
 
   // Drawing
@@ -354,38 +332,17 @@ export class CutAndDragHands {
     if (!pane.picture || !this.objects.length || !moved) return false;
     const frame = pane.view.frame;
     context.imageSmoothingQuality = "high";
-    context.drawImage(this.preview.frame(pane.picture, this.objects, this.frame, this.hole), frame.x, frame.y, frame.width, frame.height);
+    context.drawImage(
+      this.preview.frame(pane.picture, this.objects, this.frame, this.hole),
+      frame.x,
+      frame.y,
+      frame.width,
+      frame.height,
+    );
     return true;
   }
 
   draw(context) {
-    if (this.player.playing && this.editor.picture) return;
-    const { current } = this, frame = this.tool === "select" ? this.frame : null;
-    if (this.onion) for (const object of current ? [current] : this.objects) draw.drawGhosts(context, this, object);
-    for (const object of this.objects) {
-      if (object === current) continue;
-      draw.trace(context, draw.outlineOn(this, object, frame));
-      draw.stroke(context, this.colourOf(object), 1);
-    }
-    if (current) this.#drawCurrent(context, current, frame);
-    this.outline.draw(context);
-  }
-
-  #drawCurrent(context, current, frame) {
-    if (frame !== null) draw.drawPath(context, this, current);
-    draw.trace(context, draw.outlineOn(this, current, frame));
-    context.fillStyle = this.colourOf(current);
-    context.globalAlpha = frame === null ? 0.18 : 0.08;
-    context.fill();
-    context.globalAlpha = 1;
-    draw.stroke(context, this.colourOf(current), 2);
-    if (this.tool === "select") {
-      const { corners, middle: top, turner } = draw.boxOn(this, current, frame);
-      draw.trace(context, corners);
-      draw.stroke(context, COLOURS.line, 1, [4, 4]);
-      draw.trace(context, [top, turner], false);
-      draw.stroke(context, COLOURS.line, 1);
-    }
-    for (const handle of this.handles()) draw.drawHandle(context, handle);
+    if (!this.player.playing || !this.editor.picture) draw.drawMotion(context, this);
   }
 }

@@ -1,11 +1,12 @@
 // The base of the pack's editors: a DOM widget with a canvas over the connected pictures, tools, undo, keyboard.
 // The state is one text in a STRING widget of the node, which is hidden; nothing else is saved.
 //
-// An editor gives `mountEditor` a function that makes its hands; all but the first two lines may be left out:
-//   read(text) -> {state, problem, locked};  write(state) -> text;  refreshed(), the state or the selection changed
-//   draw(context), the overlay in CSS pixels;  describe() -> the line below, for people and screen readers
-//   drawPicture(context, pane) -> true where it painted the pane's rectangle itself;  emptyWords(pane) -> words
-//   buttons: [[{id, icon, label, keys, run(), enabled(), pressed(), always}]], in groups;  keyWords: what keys do, in words
+// An editor gives `mountEditor` (mount.mjs) a function that makes its hands; all but the first two may be left out:
+//   read(text) -> {state, problem, locked};  write(state) -> text
+//   refreshed(): the state or the selection changed;  draw(context): the overlay, in CSS pixels
+//   describe() -> the line below, for people and screen readers;  keyWords: what keys do, in words
+//   drawPicture(context, pane) -> true where it painted the pane's rectangle itself
+//   buttons: [[{id, icon, label, keys, run(), enabled(), pressed(), always}]], in groups
 //   handles() -> [{at: place, radius, cursor, drag(spot, event, start), end(), cancel()}], the last on top
 //   press(spot, event) -> what is dragged, as a handle, or null;  hover(spot);  cursor(spot);  double(spot)
 //   key(event, onCanvas) -> true where it used the key;  escape() -> true where there was something to leave
@@ -17,14 +18,13 @@
 import { Gestures } from "./gestures.mjs";
 import { History } from "./history.mjs";
 import { icon, make, STYLE } from "./editor_style.mjs";
-import { pictureSource } from "./picture_source.mjs";
-import { nearestHandle, splitAreas, View } from "./view.mjs";
+import { Pane } from "./pane.mjs";
+import { nearestHandle, splitAreas } from "./view.mjs";
 
 const WATCH_MILLISECONDS = 300;
 const TOLERANCE = { mouse: 7, pen: 10, touch: 18 };
 const MOST_PIXELS = 4096;
 const ZOOM_STEP = 1.25;
-const MARGIN = 10; // round a DOM widget in classic nodes
 
 // What was copied in any of the page's editors: {kind: an editor's label, text}.
 let clipboard = null;
@@ -33,7 +33,7 @@ export class Editor {
   constructor({ app, api, node, store, pictureInputs = [], label, makeHands }) {
     Object.assign(this, { app, api, node, store, label });
     const inputs = pictureInputs.length ? pictureInputs : [null];
-    this.panes = inputs.map((input) => ({ input, view: new View(), picture: null, path: undefined, failed: false, shown: null }));
+    this.panes = inputs.map((input) => new Pane(input, (pane) => this.#pictureChanged(pane)));
     this.history = new History();
     this.message = "";
     this.hands = makeHands(this);
@@ -50,15 +50,23 @@ export class Editor {
   }
 
   // The first pane's, for editors with one picture.
-  get view() { return this.panes[0].view; }
-  get picture() { return this.panes[0].picture; }
+  get view() {
+    return this.panes[0].view;
+  }
+  get picture() {
+    return this.panes[0].picture;
+  }
 
   // The text -> the state. Called when anything but this editor changed the text.
   read() {
     this.text = String(this.store.value ?? "");
     Object.assign(this, this.hands.read(this.text));
     this.linked = this.#isLinked();
-    if (this.linked) Object.assign(this, { locked: true, problem: `${this.store.name} comes from another node: this editor only shows its own.` });
+    if (this.linked)
+      Object.assign(this, {
+        locked: true,
+        problem: `${this.store.name} comes from another node: this editor only shows its own.`,
+      });
     this.history.reset(this.text);
     this.refresh();
   }
@@ -78,8 +86,12 @@ export class Editor {
     this.refresh();
   }
 
-  undo() { this.#restore(this.history.undo(), "Undone."); }
-  redo() { this.#restore(this.history.redo(), "Redone."); }
+  undo() {
+    this.#restore(this.history.undo(), "Undone.");
+  }
+  redo() {
+    this.#restore(this.history.redo(), "Redone.");
+  }
 
   #restore(text, words) {
     if (this.locked || text === this.text) return;
@@ -129,14 +141,7 @@ export class Editor {
     if (!this.element.isConnected || !this.canvas.clientWidth) return; // the observer wakes it again
     this.timer = setTimeout(() => this.watch(), WATCH_MILLISECONDS);
     if (String(this.store.value ?? "") !== this.text || this.#isLinked() !== this.linked) this.read();
-    for (const pane of this.panes) {
-      const { connected, path } = pane.input ? pictureSource(this.node, pane.input, pane.shown) : {};
-      if (connected !== pane.connected) {
-        pane.connected = connected;
-        this.redraw();
-      }
-      if (path !== pane.path) this.#load(pane, path);
-    }
+    for (const pane of this.panes) pane.watch(this.node, this.api);
     this.hands.watch?.();
     if (this.drawnScale !== this.scale) this.redraw(); // the graph's zoom changed
   }
@@ -149,27 +154,12 @@ export class Editor {
   executed(message) {
     for (const pane of this.panes) {
       const [entry] = message?.[pane.input] ?? (this.panes.length === 1 ? message?.images : null) ?? [];
-      if (entry) pane.shown = { filename: entry.filename, subfolder: entry.subfolder ?? "", type: entry.type ?? "temp" };
+      if (entry) pane.shown = { filename: entry.filename, subfolder: entry.subfolder, type: entry.type ?? "temp" };
     }
     this.watch();
   }
 
-  #load(pane, path) {
-    Object.assign(pane, { path, failed: false });
-    if (!path) return this.#setPicture(pane, null);
-    const image = new Image();
-    image.addEventListener("load", () => pane.path === path && this.#setPicture(pane, image));
-    image.addEventListener("error", () => {
-      if (pane.path !== path) return;
-      pane.failed = true;
-      this.#setPicture(pane, null);
-    });
-    image.src = this.api.apiURL(path);
-  }
-
-  #setPicture(pane, image) {
-    pane.picture = image;
-    if (image) pane.view.picture = { width: image.naturalWidth, height: image.naturalHeight };
+  #pictureChanged(pane) {
     this.hands.pictureChanged?.(pane);
     this.refresh();
   }
@@ -188,34 +178,77 @@ export class Editor {
     // The graph leaves undo and redo to whatever has the focus if that calls itself a text area.
     this.element.type = "textarea";
     this.canvas = make("canvas", {
-      tabindex: 0, role: "application", "aria-label": `${this.label}: drawing area`, "aria-description": this.hands.keyWords,
+      tabindex: 0,
+      role: "application",
+      "aria-label": `${this.label}: drawing area`,
+      "aria-description": this.hands.keyWords,
     });
     this.stateLine = make("div", { class: "state", role: "status", "aria-live": "polite" });
     this.buttons = [];
     const own = [
       [
-        { id: "undo", icon: "undo", label: "Undo", keys: "Ctrl+Z", run: () => this.undo(), enabled: () => this.history.canUndo },
-        { id: "redo", icon: "redo", label: "Redo", keys: "Ctrl+Y", run: () => this.redo(), enabled: () => this.history.canRedo },
+        {
+          id: "undo",
+          icon: "undo",
+          label: "Undo",
+          keys: "Ctrl+Z",
+          run: () => this.undo(),
+          enabled: () => this.history.canUndo,
+        },
+        {
+          id: "redo",
+          icon: "redo",
+          label: "Redo",
+          keys: "Ctrl+Y",
+          run: () => this.redo(),
+          enabled: () => this.history.canRedo,
+        },
       ],
       [
-        { id: "farther", icon: "farther", label: "Zoom out", keys: "-", always: true, run: () => this.zoom(1 / ZOOM_STEP) },
+        {
+          id: "farther",
+          icon: "farther",
+          label: "Zoom out",
+          keys: "-",
+          always: true,
+          run: () => this.zoom(1 / ZOOM_STEP),
+        },
         { id: "closer", icon: "closer", label: "Zoom in", keys: "+", always: true, run: () => this.zoom(ZOOM_STEP) },
         { id: "fit", icon: "fit", label: "Show the whole picture", keys: "0", always: true, run: () => this.fit() },
-        { id: "large", icon: "large", label: "Large view", keys: "F", always: true, run: () => this.enlarge(), pressed: () => this.dialog.open },
+        {
+          id: "large",
+          icon: "large",
+          label: "Large view",
+          keys: "F",
+          always: true,
+          run: () => this.enlarge(),
+          pressed: () => this.dialog.open,
+        },
       ],
     ];
     const [first = [], ...others] = this.hands.buttons ?? [];
     const groups = [first, ...others, ...own].map((group) =>
-      make("div", { class: "group", role: "group" }, ...group.map((button) => this.button(button))));
+      make("div", { class: "group", role: "group" }, ...group.map((button) => this.button(button))),
+    );
     const spring = make("span", { class: "spring" });
     groups.splice(1, 0, spring);
     const bar = make("div", { class: "bar", role: "toolbar", "aria-label": `${this.label}: tools` }, ...groups);
     const stage = make("div", { class: "stage" }, this.canvas);
     const side = make("div", { class: "side" }, ...(this.hands.side?.() ?? []));
     const below = make("div", { class: "below" }, ...(this.hands.below?.() ?? []));
-    const panel = make("div", { class: "panel" }, bar, make("div", { class: "body" }, stage, side), below, this.stateLine);
+    const panel = make(
+      "div",
+      { class: "panel" },
+      bar,
+      make("div", { class: "body" }, stage, side),
+      below,
+      this.stateLine,
+    );
     this.root = make("div", { class: "root" }, panel);
-    this.dialog = make("dialog", { "aria-label": this.label, oncancel: (event) => this.hands.escape?.() && event.preventDefault() });
+    this.dialog = make("dialog", {
+      "aria-label": this.label,
+      oncancel: (event) => this.hands.escape?.() && event.preventDefault(),
+    });
     this.dialog.addEventListener("close", () => {
       this.#restoreGraph();
       this.#settle();
@@ -229,7 +262,11 @@ export class Editor {
   button(button) {
     const title = button.keys ? `${button.label} (${button.keys})` : button.label;
     const element = make("button", {
-      type: "button", "data-id": button.id, "aria-label": button.label, title, html: icon(button.icon),
+      type: "button",
+      "data-id": button.id,
+      "aria-label": button.label,
+      title,
+      html: icon(button.icon),
       onclick: () => {
         this.message = "";
         button.run();
@@ -243,7 +280,8 @@ export class Editor {
   zoom(factor) {
     const { x, y, width, height } = this.panes[0].view.area;
     const place = [x + width / 2, y + height / 2];
-    for (const { view } of this.panes) view.zoomAt(view === this.view ? place : [view.area.x + width / 2, view.area.y + height / 2], factor);
+    for (const { view } of this.panes)
+      view.zoomAt(view === this.view ? place : [view.area.x + width / 2, view.area.y + height / 2], factor);
     this.redraw();
   }
 
@@ -320,7 +358,9 @@ export class Editor {
     return true;
   }
 
-  get canPaste() { return clipboard?.kind === this.label; }
+  get canPaste() {
+    return clipboard?.kind === this.label;
+  }
 
   paste() {
     return this.canPaste && !this.locked && Boolean(this.hands.paste?.(clipboard.text));
@@ -333,12 +373,15 @@ export class Editor {
   }
 
   #draw() {
-    const { canvas } = this, width = canvas.clientWidth, height = canvas.clientHeight;
+    const { canvas } = this,
+      width = canvas.clientWidth,
+      height = canvas.clientHeight;
     if (!width || !height) return;
     this.drawnScale = this.scale;
     const wanted = Math.max(this.drawnScale, 1) * (globalThis.devicePixelRatio || 1);
     const ratio = Math.min(wanted, MOST_PIXELS / Math.max(width, height));
-    const wide = Math.round(width * ratio), high = Math.round(height * ratio);
+    const wide = Math.round(width * ratio),
+      high = Math.round(height * ratio);
     if (canvas.width !== wide || canvas.height !== high) Object.assign(canvas, { width: wide, height: high });
     const areas = splitAreas(this.panes.length, width, height);
     this.panes.forEach(({ view }, index) => (view.area = areas[index]));
@@ -351,80 +394,11 @@ export class Editor {
       context.beginPath();
       context.rect(area.x, area.y, area.width, area.height);
       context.clip();
-      if (!this.hands.drawPicture?.(context, pane)) this.#drawSource(context, pane);
+      if (!this.hands.drawPicture?.(context, pane)) pane.draw(context);
       context.restore();
     }
     context.save();
     this.hands.draw?.(context);
     context.restore();
   }
-
-  #drawSource(context, pane) {
-    const frame = pane.view.frame;
-    if (pane.picture) {
-      context.imageSmoothingQuality = "high";
-      context.drawImage(pane.picture, frame.x, frame.y, frame.width, frame.height);
-      return;
-    }
-    context.fillStyle = "#1b1d21";
-    context.fillRect(frame.x, frame.y, frame.width, frame.height);
-    context.strokeStyle = "#4a4f58";
-    context.setLineDash([6, 5]);
-    context.strokeRect(frame.x + 0.5, frame.y + 0.5, frame.width - 1, frame.height - 1);
-    context.setLineDash([]);
-    context.fillStyle = "#a3abb8";
-    context.font = "13px Inter, system-ui, sans-serif";
-    context.textAlign = "center";
-    const words = this.emptyWords(pane);
-    words.forEach((line, index) => context.fillText(line, frame.x + frame.width / 2,
-      frame.y + frame.height / 2 + (index - (words.length - 1) / 2) * 19, frame.width - 16));
-  }
-
-  // What stands in place of a picture, in lines.
-  emptyWords(pane) {
-    if (!pane.input) return [];
-    if (pane.failed) return ["The picture could not be loaded.", "Choose another one in the node before this one."];
-    if (pane.path) return ["Loading the picture"];
-    if (pane.connected) return ["Run once to see the picture here", `(only Load Image shows it before that)`];
-    return [`Connect a picture to ${pane.input}`, "(drawing works without one, too)"];
-  }
-}
-
-// Puts an editor on a node in place of the STRING widget `storeName`. Options as the Editor's.
-export function mountEditor({ node, storeName, minHeight = 460, size = [540, 720], ...options }) {
-  const store = node.widgets?.find((widget) => widget.name === storeName);
-  if (!store) return null;
-  hide(store);
-  const editor = new Editor({ node, store, ...options });
-  const widget = node.addDOMWidget(`${storeName}_editor`, "PAPERNODES_EDITOR", editor.element, {
-    serialize: false, hideOnZoom: false, getMinHeight: () => minHeight,
-  });
-  widget.serialize = false; // else an empty text lands in widgets_values
-  widget.editor = editor;
-  editor.element.style.minHeight = `${minHeight - 2 * MARGIN}px`;
-  node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);
-  chain(node, "onConfigure", () => editor.read());
-  chain(node, "onConnectionsChange", () => {
-    for (const pane of editor.panes) pane.shown = null;
-    editor.watch();
-  });
-  chain(node, "onExecuted", (message) => editor.executed(message));
-  chain(node, "onRemoved", () => editor.dispose());
-  return editor;
-}
-
-// Classic nodes ask the widget and leave room for its text area, Nodes 2.0 ask its options.
-function hide(widget) {
-  widget.hidden = true;
-  widget.options.hidden = true;
-  widget.computeLayoutSize = () => ({ minHeight: 0, maxHeight: 0, minWidth: 0 });
-}
-
-function chain(node, name, then) {
-  const before = node[name];
-  node[name] = function (...values) {
-    const result = before?.apply(this, values);
-    then(...values);
-    return result;
-  };
 }

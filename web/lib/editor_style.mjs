@@ -27,7 +27,8 @@ button svg { flex: none; width: 16px; height: 16px; fill: none; stroke: currentC
   stroke-linecap: round; stroke-linejoin: round; }
 button:hover:not(:disabled) { background: color-mix(in srgb, currentColor 16%, var(--comfy-input-bg, #222)); }
 button:disabled, select:disabled, input:disabled { opacity: 0.38; cursor: default; }
-button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { background: ${COLOURS.accent}; color: #06121f; }
+button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { background: ${COLOURS.accent};
+  color: #06121f; }
 :focus-visible { outline: 2px solid ${COLOURS.accent}; outline-offset: 1px; }
 .body { display: flex; flex: 1 1 auto; gap: 6px; min-height: 0; }
 .stage { position: relative; flex: 1 1 0; min-width: 0; min-height: 140px; overflow: hidden; border-radius: 6px;
@@ -40,8 +41,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
 .below:empty { display: none; }
 .state { flex: none; min-height: 17px; padding: 0 2px; color: var(--descrip-text, #999); }
 .state.problem { color: #ffb454; }
-.list { flex: 1 1 60px; min-height: 54px; overflow-y: auto; margin: 0; padding: 3px; list-style: none; border-radius: 6px;
-  background: var(--comfy-input-bg, #222); }
+.list { flex: 1 1 60px; min-height: 54px; overflow-y: auto; margin: 0; padding: 3px; list-style: none;
+  border-radius: 6px; background: var(--comfy-input-bg, #222); }
 .list li { display: flex; }
 .list button, .list input { width: 100%; justify-content: flex-start; text-align: left; overflow: hidden; }
 .list .name { overflow: hidden; text-overflow: ellipsis; white-space: nowrap; }

@@ -49,7 +49,8 @@ export class Gestures {
   }
 
   #move(event) {
-    const { editor } = this, place = editor.place(event);
+    const { editor } = this,
+      place = editor.place(event);
     const before = this.pointers.get(event.pointerId);
     if (before) {
       if (this.pointers.size > 1) editor.dialog.open && this.#pinch(event.pointerId, before, place);
@@ -60,7 +61,8 @@ export class Gestures {
       else editor.redraw();
       return;
     }
-    const handle = editor.handleAt(event), spot = editor.spot(event);
+    const handle = editor.handleAt(event),
+      spot = editor.spot(event);
     editor.canvas.style.cursor = handle?.cursor ?? editor.hands.cursor?.(spot) ?? "default";
     editor.hands.hover?.(spot);
   }
@@ -110,13 +112,15 @@ export class Gestures {
     event.stopPropagation();
     if (event.composedPath()[0] !== editor.canvas) return;
     event.preventDefault();
-    const place = editor.place(event), step = event.deltaMode ? WHEEL.lines : WHEEL.pixels;
+    const place = editor.place(event),
+      step = event.deltaMode ? WHEEL.lines : WHEEL.pixels;
     this.#pane(place).view.zoomAt(place, Math.exp(-event.deltaY * step));
     editor.redraw();
   }
 
   #key(event) {
-    const { editor } = this, target = event.composedPath()[0];
+    const { editor } = this,
+      target = event.composedPath()[0];
     const control = event.ctrlKey || event.metaKey;
     if (WRITTEN_IN.includes(target?.tagName)) {
       event.stopPropagation(); // the graph's single-letter shortcuts
@@ -133,23 +137,24 @@ export class Gestures {
   }
 
   #ownKey(event, onCanvas, control) {
-    const { editor } = this, key = event.key.toLowerCase();
+    const { editor } = this,
+      key = event.key.toLowerCase();
     if (control) {
-      if (key === "z") return event.shiftKey ? editor.redo() : editor.undo(), true;
-      if (key === "y") return editor.redo(), true;
-      if (key === "c") return editor.copy(), true;
-      if (key === "x") return editor.cut(), true;
-      if (key === "v") return editor.paste(), true;
+      if (key === "z") return (event.shiftKey ? editor.redo() : editor.undo(), true);
+      if (key === "y") return (editor.redo(), true);
+      if (key === "c") return (editor.copy(), true);
+      if (key === "x") return (editor.cut(), true);
+      if (key === "v") return (editor.paste(), true);
       if (onCanvas && event.key in ARROWS) {
         const [x, y] = ARROWS[event.key];
-        return editor.view.moveBy([x * PAN_STEP, y * PAN_STEP]), true;
+        return (editor.view.moveBy([x * PAN_STEP, y * PAN_STEP]), true);
       }
     } else {
       if (key === "escape") return this.abort() || Boolean(editor.hands.escape?.());
-      if (key === "0") return editor.fit(), true;
-      if (key === "f") return editor.enlarge(), true;
-      if (key === "+" || key === "=") return editor.zoom(1.25), true;
-      if (key === "-") return editor.zoom(1 / 1.25), true;
+      if (key === "0") return (editor.fit(), true);
+      if (key === "f") return (editor.enlarge(), true);
+      if (key === "+" || key === "=") return (editor.zoom(1.25), true);
+      if (key === "-") return (editor.zoom(1 / 1.25), true);
     }
     return editor.locked ? false : Boolean(editor.hands.key?.(event, onCanvas));
   }

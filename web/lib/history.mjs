@@ -14,9 +14,15 @@ export class History {
     this.at = 0;
   }
 
-  get text() { return this.states[this.at]; }
-  get canUndo() { return this.at > 0; }
-  get canRedo() { return this.at < this.states.length - 1; }
+  get text() {
+    return this.states[this.at];
+  }
+  get canUndo() {
+    return this.at > 0;
+  }
+  get canRedo() {
+    return this.at < this.states.length - 1;
+  }
 
   // A new state; what was undone is forgotten. Returns whether it differs from the last one.
   push(text) {

@@ -1,7 +1,20 @@
 // What the Cut and Drag editor does to a motion: every function returns a new object and leaves the old one as it was,
 // so that the preview sees by identity what changed. Poses and points are in fractions of the picture.
 
-import { affineOf, apply, inverse, LONGEST_NAME, MOST_OBJECTS, MOST_POINTS, pivotOf, poseAt, REST, toFractions, toPixels, WAYS } from "./drag_motion.mjs";
+import {
+  affineOf,
+  apply,
+  inverse,
+  LONGEST_NAME,
+  MOST_OBJECTS,
+  MOST_POINTS,
+  pivotOf,
+  poseAt,
+  REST,
+  toFractions,
+  toPixels,
+  WAYS,
+} from "./drag_motion.mjs";
 
 // As kernels/drag_motion.py allows them.
 const RANGES = { x: [-100, 100], y: [-100, 100], angle: [-36000, 36000], scale: [0.001, 1000] };
@@ -27,7 +40,9 @@ export function cleanPose(pose) {
 // The object with a pose at a frame: its key there is changed, or one is made. The first key of an object that has none
 // comes with one of where it rested, at frame 0.
 export function setPose(object, frame, pose) {
-  const keys = object.keys ?? [], clean = cleanPose(pose), at = keys.findIndex((key) => key.frame === frame);
+  const keys = object.keys ?? [],
+    clean = cleanPose(pose),
+    at = keys.findIndex((key) => key.frame === frame);
   if (at >= 0) return { ...object, keys: keys.with(at, { ...keys[at], ...clean }) };
   const first = !keys.length && frame > 0 ? [{ frame: 0, ...REST, way: WAYS[0] }] : [];
   const made = { frame, ...clean, way: WAYS[0] };
@@ -72,7 +87,9 @@ export function removePoint(object, index) {
 
 // Reshaping must not move what is animated: an object with keys gets its pivot written down.
 function keepPivot(object, polygon) {
-  return object.keys.length ? { ...object, pivot: cleanPoint(pivotOf(object), PIVOTS), polygon } : { ...object, polygon };
+  return object.keys.length
+    ? { ...object, pivot: cleanPoint(pivotOf(object), PIVOTS), polygon }
+    : { ...object, polygon };
 }
 
 // Another pivot, with the poses of all keys changed so that the object is where it was at each of them.
@@ -80,8 +97,12 @@ export function setPivot(object, pivot, width, height) {
   const moved = { ...object, pivot: cleanPoint(pivot, PIVOTS) };
   const to = toPixels(moved.pivot, width, height);
   const keys = object.keys.map((key) => {
-    const before = apply(affineOf(object, key, width, height), to), after = apply(affineOf(moved, key, width, height), to);
-    return { ...key, ...cleanPose({ ...key, x: key.x + (before[0] - after[0]) / width, y: key.y + (before[1] - after[1]) / height }) };
+    const before = apply(affineOf(object, key, width, height), to),
+      after = apply(affineOf(moved, key, width, height), to);
+    return {
+      ...key,
+      ...cleanPose({ ...key, x: key.x + (before[0] - after[0]) / width, y: key.y + (before[1] - after[1]) / height }),
+    };
   });
   return { ...moved, keys };
 }
@@ -104,7 +125,8 @@ export function freshId(objects) {
 }
 
 export function freshName(objects, wanted = "") {
-  const taken = new Set(objects.map((object) => object.name)), stem = wanted.replace(/ \d+$/, "").slice(0, LONGEST_NAME - 5);
+  const taken = new Set(objects.map((object) => object.name)),
+    stem = wanted.replace(/ \d+$/, "").slice(0, LONGEST_NAME - 5);
   for (let number = wanted ? 2 : 1; ; number++) {
     const name = `${stem || "Part"} ${number}`;
     if (!taken.has(name)) return name;
@@ -115,7 +137,10 @@ export function freshName(objects, wanted = "") {
 export function addObject(motion, polygon) {
   if (motion.objects.length >= MOST_OBJECTS) return null;
   const made = {
-    id: freshId(motion.objects), name: freshName(motion.objects), polygon: polygon.map((point) => cleanPoint(point)), keys: [],
+    id: freshId(motion.objects),
+    name: freshName(motion.objects),
+    polygon: polygon.map((point) => cleanPoint(point)),
+    keys: [],
   };
   return { ...motion, objects: [...motion.objects, made] };
 }
@@ -125,7 +150,12 @@ export function addCopy(motion, object) {
   if (motion.objects.length >= MOST_OBJECTS) return null;
   const keys = object.keys.length ? object.keys : [{ frame: 0, ...REST, way: WAYS[0] }];
   const aside = keys.map((key) => ({ ...key, ...cleanPose({ ...key, x: key.x + TWIN_SHIFT, y: key.y + TWIN_SHIFT }) }));
-  const made = { ...structuredClone(object), id: freshId(motion.objects), name: freshName(motion.objects, object.name || "Part"), keys: aside };
+  const made = {
+    ...structuredClone(object),
+    id: freshId(motion.objects),
+    name: freshName(motion.objects, object.name || "Part"),
+    keys: aside,
+  };
   return { ...motion, objects: [...motion.objects, made] };
 }
 

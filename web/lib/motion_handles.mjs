@@ -1,5 +1,6 @@
 // What the Cut and Drag editor draws over the picture, and the handles on it. `hands` is the editor's CutAndDragHands.
 
+import { drawHandle, stroke, trace } from "./drawing.mjs";
 import { COLOURS } from "./editor_style.mjs";
 import { bounds, pivotOf, poseAt, toFractions, toPixels } from "./drag_motion.mjs";
 import { setPoint, setPivot, shownPoint, sourcePoint } from "./motion_edits.mjs";
@@ -13,24 +14,42 @@ const SHOWN_STEPS = 200;
 
 // The outline on the canvas: as it is at a frame, or (frame null) in the first picture.
 export function outlineOn(hands, object, frame) {
-  const { view } = hands.editor, { width, height } = view.picture;
-  return object.polygon.map((point) => view.toCanvas(frame === null ? point : shownPoint(object, frame, point, width, height)));
+  const { view } = hands.editor,
+    { width, height } = view.picture;
+  return object.polygon.map((point) =>
+    view.toCanvas(frame === null ? point : shownPoint(object, frame, point, width, height)),
+  );
 }
 
 // The corners of an object's box on the canvas, from the top left clockwise, turned with it, and where it is turned by.
 export function boxOn(hands, object, frame) {
-  const { view } = hands.editor, { width, height } = view.picture;
+  const { view } = hands.editor,
+    { width, height } = view.picture;
   const shown = (point) => view.toCanvas(shownPoint(object, frame, point, width, height));
   const room = ROOM / ((view.frame.width / width) * poseAt(object, frame).scale);
   const [left, top, right, bottom] = bounds(object.polygon.map((point) => toPixels(point, width, height)));
   const at = (x, y) => shown(toFractions([x, y], width, height));
-  const corners = [at(left - room, top - room), at(right + room, top - room), at(right + room, bottom + room), at(left - room, bottom + room)];
+  const corners = [
+    at(left - room, top - room),
+    at(right + room, top - room),
+    at(right + room, bottom + room),
+    at(left - room, bottom + room),
+  ];
   const middle = [(corners[0][0] + corners[1][0]) / 2, (corners[0][1] + corners[1][1]) / 2];
-  const up = [corners[0][0] - corners[3][0], corners[0][1] - corners[3][1]], length = Math.hypot(...up) || 1;
+  const up = [corners[0][0] - corners[3][0], corners[0][1] - corners[3][1]],
+    length = Math.hypot(...up) || 1;
   // It stays on the canvas, so that it can be reached wherever the object is.
-  const { area } = view, sides = [[area.x, area.width], [area.y, area.height]];
+  const { area } = view,
+    sides = [
+      [area.x, area.width],
+      [area.y, area.height],
+    ];
   const turner = middle.map((value, axis) =>
-    Math.min(Math.max(value + (up[axis] / length) * STALK, sides[axis][0] + ROOM), sides[axis][0] + sides[axis][1] - ROOM));
+    Math.min(
+      Math.max(value + (up[axis] / length) * STALK, sides[axis][0] + ROOM),
+      sides[axis][0] + sides[axis][1] - ROOM,
+    ),
+  );
   return { corners, middle, turner, pivot: shown(pivotOf(object)) };
 }
 
@@ -39,14 +58,23 @@ export function selectHandles(hands, object) {
   const away = (place, from) => Math.max(Math.hypot(place[0] - from[0], place[1] - from[1]), 1);
   const towards = (place, from) => Math.atan2(place[1] - from[1], place[0] - from[0]);
   const scales = corners.map((corner, index) => ({
-    at: corner, shape: "square", cursor: ["nwse-resize", "nesw-resize"][(index + Math.round(poseAt(object, hands.frame).angle / 90)) & 1],
-    ...hands.poseDrag(object, (start, spot, centre, from) => ({ ...start, scale: (start.scale * away(spot.place, centre)) / away(from, centre) })),
+    at: corner,
+    shape: "square",
+    cursor: ["nwse-resize", "nesw-resize"][(index + Math.round(poseAt(object, hands.frame).angle / 90)) & 1],
+    ...hands.poseDrag(object, (start, spot, centre, from) => ({
+      ...start,
+      scale: (start.scale * away(spot.place, centre)) / away(from, centre),
+    })),
   }));
-  let turned = 0, last = null;
+  let turned = 0,
+    last = null;
   const turn = {
-    at: turner, shape: "round", cursor: "grab",
+    at: turner,
+    shape: "round",
+    cursor: "grab",
     ...hands.poseDrag(object, (start, spot, centre, from, event) => {
-      const now = towards(spot.place, centre), step = now - (last ?? towards(from, centre));
+      const now = towards(spot.place, centre),
+        step = now - (last ?? towards(from, centre));
       last = now;
       turned += (Math.atan2(Math.sin(step), Math.cos(step)) * 180) / Math.PI;
       const angle = start.angle + turned;
@@ -55,8 +83,11 @@ export function selectHandles(hands, object) {
   };
   const { width, height } = hands.editor.view.picture;
   const centre = {
-    at: pivot, shape: "pivot", cursor: "move",
-    drag: (spot) => hands.change(setPivot(object, sourcePoint(object, hands.frame, spot.point, width, height), width, height)),
+    at: pivot,
+    shape: "pivot",
+    cursor: "move",
+    drag: (spot) =>
+      hands.change(setPivot(object, sourcePoint(object, hands.frame, spot.point, width, height), width, height)),
     end: () => hands.editor.commit(),
   };
   return [...scales, centre, turn];
@@ -64,7 +95,10 @@ export function selectHandles(hands, object) {
 
 export function pointHandles(hands, object) {
   return outlineOn(hands, object, null).map((at, index) => ({
-    at, shape: index === hands.point ? "chosen" : "point", cursor: "move", index,
+    at,
+    shape: index === hands.point ? "chosen" : "point",
+    cursor: "move",
+    index,
     drag: (spot) => {
       hands.point = index;
       hands.change(setPoint(hands.current, index, spot.point));
@@ -76,60 +110,30 @@ export function pointHandles(hands, object) {
   }));
 }
 
-export function trace(context, places, closed = true) {
-  context.beginPath();
-  places.forEach(([x, y], index) => (index ? context.lineTo(x, y) : context.moveTo(x, y)));
-  if (closed) context.closePath();
-}
-
-// Two strokes, dark under light, are seen on any picture.
-export function stroke(context, colour, width = 1.5, dash = []) {
-  context.lineJoin = context.lineCap = "round";
-  context.setLineDash([]);
-  context.strokeStyle = COLOURS.shade;
-  context.lineWidth = width + 2;
-  context.stroke();
-  context.setLineDash(dash);
-  context.strokeStyle = colour;
-  context.lineWidth = width;
-  context.stroke();
-  context.setLineDash([]);
-}
-
-export function drawHandle(context, { at: [x, y], shape }) {
-  context.beginPath();
-  if (shape === "pivot") {
-    context.moveTo(x - 8, y);
-    context.lineTo(x + 8, y);
-    context.moveTo(x, y - 8);
-    context.lineTo(x, y + 8);
-    context.moveTo(x + 4, y);
-    context.arc(x, y, 4, 0, 2 * Math.PI);
-    stroke(context, COLOURS.key, 1.5);
-    return;
-  }
-  const size = shape === "point" ? 3.5 : 5;
-  if (shape === "round") context.arc(x, y, 6, 0, 2 * Math.PI);
-  else context.rect(x - size, y - size, 2 * size, 2 * size);
-  context.fillStyle = shape === "chosen" ? COLOURS.key : COLOURS.line;
-  stroke(context, COLOURS.accent, 1.5);
-  context.fill();
-}
-
 // The way of an object's pivot through the clip: a dot a frame, so that its speed is seen, larger ones at keys.
-export function drawPath(context, hands, object) {
+function drawPath(context, hands, object) {
   if (object.keys.length < 2) return;
-  const { view } = hands.editor, { width, height } = view.picture, pivot = pivotOf(object);
-  const first = object.keys[0].frame, last = object.keys.at(-1).frame, every = Math.ceil((last - first) / SHOWN_STEPS);
+  const { view } = hands.editor,
+    { width, height } = view.picture,
+    pivot = pivotOf(object);
+  const first = object.keys[0].frame,
+    last = object.keys.at(-1).frame,
+    every = Math.ceil((last - first) / SHOWN_STEPS);
   const places = [];
-  for (let frame = first; frame <= last; frame += every) places.push(view.toCanvas(shownPoint(object, frame, pivot, width, height)));
+  for (let frame = first; frame <= last; frame += every)
+    places.push(view.toCanvas(shownPoint(object, frame, pivot, width, height)));
   trace(context, places, false);
   stroke(context, hands.colourOf(object), 1.25);
   context.fillStyle = hands.colourOf(object);
   for (const [x, y] of places) context.fillRect(x - 1.25, y - 1.25, 2.5, 2.5);
   for (const key of object.keys) {
     const [x, y] = view.toCanvas(shownPoint(object, key.frame, pivot, width, height));
-    trace(context, [[x, y - 5], [x + 5, y], [x, y + 5], [x - 5, y]]);
+    trace(context, [
+      [x, y - 5],
+      [x + 5, y],
+      [x, y + 5],
+      [x - 5, y],
+    ]);
     stroke(context, COLOURS.key, 1);
     context.fillStyle = COLOURS.key;
     context.fill();
@@ -137,16 +141,23 @@ export function drawPath(context, hands, object) {
 }
 
 // The object as it is at other frames, faintly: at its keys and evenly between them.
-export function drawGhosts(context, hands, object) {
+function drawGhosts(context, hands, object) {
   if (object.keys.length < 2) return;
-  const { editor } = hands, first = object.keys[0].frame, last = object.keys.at(-1).frame;
-  const between = Array.from({ length: GHOSTS }, (_, index) => Math.round(first + ((last - first) * index) / (GHOSTS - 1)));
+  const { editor } = hands,
+    first = object.keys[0].frame,
+    last = object.keys.at(-1).frame;
+  const between = Array.from({ length: GHOSTS }, (_, index) =>
+    Math.round(first + ((last - first) * index) / (GHOSTS - 1)),
+  );
   const frames = new Set([...between, ...object.keys.slice(0, GHOSTS * 2).map((key) => key.frame)]);
   frames.delete(hands.frame);
   for (const frame of frames) {
     if (editor.picture) {
-      const at = (point) => editor.view.toCanvas(shownPoint(object, frame, point, editor.view.picture.width, editor.view.picture.height));
-      const [x, y] = at([0, 0]), across = at([1, 0]), down = at([0, 1]);
+      const at = (point) =>
+        editor.view.toCanvas(shownPoint(object, frame, point, editor.view.picture.width, editor.view.picture.height));
+      const [x, y] = at([0, 0]),
+        across = at([1, 0]),
+        down = at([0, 1]);
       context.save();
       trace(context, outlineOn(hands, object, frame));
       context.clip();
@@ -162,4 +173,36 @@ export function drawGhosts(context, hands, object) {
     context.stroke();
     context.globalAlpha = 1;
   }
+}
+
+// All that lies over the picture: outlines, the selected object's handles and path, what is being drawn.
+export function drawMotion(context, hands) {
+  const { current } = hands,
+    frame = hands.tool === "select" ? hands.frame : null;
+  if (hands.onion) for (const object of current ? [current] : hands.objects) drawGhosts(context, hands, object);
+  for (const object of hands.objects) {
+    if (object === current) continue;
+    trace(context, outlineOn(hands, object, frame));
+    stroke(context, hands.colourOf(object), 1);
+  }
+  if (current) drawCurrent(context, hands, current, frame);
+  hands.outline.draw(context);
+}
+
+function drawCurrent(context, hands, current, frame) {
+  if (frame !== null) drawPath(context, hands, current);
+  trace(context, outlineOn(hands, current, frame));
+  context.fillStyle = hands.colourOf(current);
+  context.globalAlpha = frame === null ? 0.18 : 0.08;
+  context.fill();
+  context.globalAlpha = 1;
+  stroke(context, hands.colourOf(current), 2);
+  if (hands.tool === "select") {
+    const { corners, middle, turner } = boxOn(hands, current, frame);
+    trace(context, corners);
+    stroke(context, COLOURS.line, 1, [4, 4]);
+    trace(context, [middle, turner], false);
+    stroke(context, COLOURS.line, 1);
+  }
+  for (const handle of hands.handles()) drawHandle(context, handle);
 }

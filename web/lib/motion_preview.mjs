@@ -15,7 +15,10 @@ export class MotionPreview {
   frame(picture, objects, frame, hole) {
     if (picture !== this.picture) this.#read(picture);
     const outlines = objects.map((object) => object.polygon);
-    const same = this.made && this.made.hole === hole && outlines.length === this.made.outlines.length &&
+    const same =
+      this.made &&
+      this.made.hole === hole &&
+      outlines.length === this.made.outlines.length &&
       outlines.every((outline, index) => outline === this.made.outlines[index]);
     if (!same) {
       const clip = new Composite(this.source, this.canvas.width, this.canvas.height, objects, hole);

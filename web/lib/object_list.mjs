@@ -13,13 +13,22 @@ export class ObjectList {
   }
 
   refresh() {
-    const { objects } = this.editor.state, { selected } = this.hands;
-    const wanted = JSON.stringify([objects.map((each) => [each.id, each.name, this.hands.colourOf(each)]), selected, this.renaming, this.editor.locked]);
+    const { objects } = this.editor.state,
+      { selected } = this.hands;
+    const wanted = JSON.stringify([
+      objects.map((each) => [each.id, each.name, this.hands.colourOf(each)]),
+      selected,
+      this.renaming,
+      this.editor.locked,
+    ]);
     if (wanted === this.drawn) return;
     this.drawn = wanted;
     const focused = this.list.getRootNode().activeElement?.dataset?.object;
-    const rows = objects.toReversed().map((object) => make("li", {}, object.id === this.renaming ? this.#field(object) : this.#row(object)));
-    if (!rows.length) rows.push(make("li", { class: "hint" }, "No parts yet. Draw round one with the lasso or the polygon."));
+    const rows = objects
+      .toReversed()
+      .map((object) => make("li", {}, object.id === this.renaming ? this.#field(object) : this.#row(object)));
+    if (!rows.length)
+      rows.push(make("li", { class: "hint" }, "No parts yet. Draw round one with the lasso or the polygon."));
     this.list.replaceChildren(...rows);
     const field = this.list.querySelector("input");
     if (field) field.select();
@@ -35,15 +44,28 @@ export class ObjectList {
 
   #row(object) {
     const title = object.name || object.id;
-    return make("button", {
-      type: "button", "data-object": object.id, "aria-pressed": String(object.id === this.hands.selected), title,
-      onclick: () => this.hands.select(object.id),
-      ondblclick: () => this.editor.locked || this.rename(object.id),
-    }, make("span", { class: "chip", style: `background: ${this.hands.colourOf(object)}` }), make("span", { class: "name" }, title));
+    return make(
+      "button",
+      {
+        type: "button",
+        "data-object": object.id,
+        "aria-pressed": String(object.id === this.hands.selected),
+        title,
+        onclick: () => this.hands.select(object.id),
+        ondblclick: () => this.editor.locked || this.rename(object.id),
+      },
+      make("span", { class: "chip", style: `background: ${this.hands.colourOf(object)}` }),
+      make("span", { class: "name" }, title),
+    );
   }
 
   #field(object) {
-    const field = make("input", { type: "text", maxlength: LONGEST_NAME, "aria-label": "Name of the part", value: object.name });
+    const field = make("input", {
+      type: "text",
+      maxlength: LONGEST_NAME,
+      "aria-label": "Name of the part",
+      value: object.name,
+    });
     let over = false;
     const end = (keep) => {
       if (over) return;
@@ -69,7 +91,11 @@ export class NumberFields {
   constructor(label, fields) {
     this.fields = fields.map((field) => {
       const input = make("input", {
-        type: "number", step: field.step, "aria-label": field.title, title: field.title, "data-id": field.id,
+        type: "number",
+        step: field.step,
+        "aria-label": field.title,
+        title: field.title,
+        "data-id": field.id,
         oninput: () => (this.written = input),
         onblur: () => (this.written = null),
         onchange: () => {
@@ -79,8 +105,11 @@ export class NumberFields {
       });
       return { ...field, input };
     });
-    this.element = make("div", { class: "fields", role: "group", "aria-label": label },
-      ...this.fields.map(({ label: name, input }) => make("label", {}, make("span", {}, name), input)));
+    this.element = make(
+      "div",
+      { class: "fields", role: "group", "aria-label": label },
+      ...this.fields.map(({ label: name, input }) => make("label", {}, make("span", {}, name), input)),
+    );
   }
 
   refresh(enabled) {

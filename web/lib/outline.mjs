@@ -25,9 +25,12 @@ export function nearestEdge(polygon, [x, y]) {
   let best = { index: -1, at: [x, y], far: Infinity };
   polygon.forEach(([px, py], index) => {
     const [qx, qy] = polygon[(index + 1) % polygon.length];
-    const dx = qx - px, dy = qy - py, length = dx * dx + dy * dy;
+    const dx = qx - px,
+      dy = qy - py,
+      length = dx * dx + dy * dy;
     const t = length ? Math.min(Math.max(((x - px) * dx + (y - py) * dy) / length, 0), 1) : 0;
-    const at = [px + t * dx, py + t * dy], far = Math.hypot(at[0] - x, at[1] - y);
+    const at = [px + t * dx, py + t * dy],
+      far = Math.hypot(at[0] - x, at[1] - y);
     if (far < best.far) best = { index, at, far };
   });
   return best;
@@ -44,10 +47,12 @@ export function simplify(points, tolerance, most = Infinity) {
 
 function thin(points, tolerance) {
   if (points.length < 3) return [...points];
-  const keep = new Set([0, points.length - 1]), waiting = [[0, points.length - 1]];
+  const keep = new Set([0, points.length - 1]),
+    waiting = [[0, points.length - 1]];
   while (waiting.length) {
     const [first, last] = waiting.pop();
-    let farthest = -1, most = tolerance;
+    let farthest = -1,
+      most = tolerance;
     for (let index = first + 1; index < last; index++) {
       const { far } = nearestEdge([points[first], points[last]], points[index]);
       if (far > most) [farthest, most] = [index, far];

@@ -1,6 +1,7 @@
 // The picture that an editor lies over: what is connected to an input of its node, as far as the page can know it.
 
-const BYPASSED = 4, MUTED = 2;
+const BYPASSED = 4,
+  MUTED = 2;
 const LOADERS = ["LoadImage", "LoadImageOutput"];
 const MOST_STEPS = 50;
 

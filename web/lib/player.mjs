@@ -13,7 +13,8 @@ export class Player {
     if (this.playing) return;
     this.playing = true;
     const start = from >= this.frames() - 1 ? 0 : from;
-    let began = null, last = -1;
+    let began = null,
+      last = -1;
     const step = (now) => {
       if (!this.playing) return;
       began ??= now;
@@ -41,7 +42,8 @@ export class Player {
 
 // Which frame is due some milliseconds after `start` was shown, and whether the clip is over.
 export function frameAt(start, milliseconds, rate, frames, loop) {
-  const count = Math.max(frames, 1), passed = start + Math.floor((milliseconds * rate) / 1000);
+  const count = Math.max(frames, 1),
+    passed = start + Math.floor((milliseconds * rate) / 1000);
   const ended = !loop && passed >= count;
   return { frame: ended ? count - 1 : passed % count, ended };
 }

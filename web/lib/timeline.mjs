@@ -1,5 +1,5 @@
-// A strip of frames with a needle, and the key frames of one thing on it: scrub, play, add, move and delete keys, choose
-// how a key is reached. It keeps no keys itself:
+// A strip of frames with a needle, and the key frames of one thing on it: scrub, play, add, move and delete keys,
+// choose how a key is reached. It keeps no keys itself:
 //   frames(), frame(), keys() -> [{frame, way}] in order, title(): whose keys they are, canKey()
 //   seek(frame);  addKey(frame), removeKey(frame), setWay(frame, way): finished changes
 //   moveKey(index, frame) on the way, keyMoved() when it is done
@@ -25,8 +25,11 @@ export class Timeline {
   }
 
   refresh() {
-    const frame = this.frame(), frames = this.frames(), keys = this.keys(), here = keys.find((key) => key.frame === frame);
-    this.span_ = this.span;
+    const frame = this.frame(),
+      frames = this.frames(),
+      keys = this.keys(),
+      here = keys.find((key) => key.frame === frame);
+    this.shownSpan = this.span;
     this.#drawScale();
     this.#drawKeys(keys, frame, frames);
     for (const needle of this.needles) needle.style.left = this.#left(frame);
@@ -37,7 +40,11 @@ export class Timeline {
     if (this.number !== this.number.getRootNode().activeElement || this.player.playing) this.number.value = frame;
     this.number.max = frames - 1;
     this.total.textContent = `/ ${frames - 1}`;
-    this.#face(this.play, this.player.playing ? "pause" : "play", this.player.playing ? "Pause (Space)" : "Play (Space)");
+    this.#face(
+      this.play,
+      this.player.playing ? "pause" : "play",
+      this.player.playing ? "Pause (Space)" : "Play (Space)",
+    );
     this.toggle.setAttribute("aria-pressed", Boolean(here));
     this.toggle.disabled = !this.canKey();
     this.#face(this.toggle, "key", here ? "Delete the key here (K)" : "Set a key here (K)");
@@ -49,7 +56,8 @@ export class Timeline {
 
   // To the key before or after the current frame. Returns whether there is one.
   step(direction) {
-    const frame = this.frame(), keys = this.keys();
+    const frame = this.frame(),
+      keys = this.keys();
     const to = direction < 0 ? keys.findLast((key) => key.frame < frame) : keys.find((key) => key.frame > frame);
     if (to) this.seek(to.frame);
     return Boolean(to);
@@ -63,7 +71,8 @@ export class Timeline {
 
   // Keys that work wherever the focus is in the editor. Returns whether it was used.
   key(event) {
-    const frame = this.frame(), key = event.key.toLowerCase();
+    const frame = this.frame(),
+      key = event.key.toLowerCase();
     if (key === " ") this.player.toggle(frame);
     else if (key === "k" && this.canKey()) this.toggleKey();
     else if (key === ",") this.#seek(frame - 1);
@@ -81,7 +90,9 @@ export class Timeline {
     this.seek(Math.min(Math.max(Math.round(frame), 0), Math.max(this.frames() - 1, 0)));
   }
 
-  #left(frame) { return `${(100 * frame) / (this.span_ - 1)}%`; }
+  #left(frame) {
+    return `${(100 * frame) / (this.shownSpan - 1)}%`;
+  }
 
   #face(button, name, label) {
     if (button.title === label) return;
@@ -101,34 +112,75 @@ export class Timeline {
     this.play = this.#button("play", "play", "Play (Space)", () => this.player.toggle(this.frame()));
     this.next = this.#button("next-key", "next", "Key after (>)", () => this.step(1));
     this.number = make("input", {
-      type: "number", min: 0, step: 1, "aria-label": "Frame", title: "Frame (, and . go one back and ahead)", "data-id": "frame",
+      type: "number",
+      min: 0,
+      step: 1,
+      "aria-label": "Frame",
+      title: "Frame (, and . go one back and ahead)",
+      "data-id": "frame",
       oninput: () => this.number.value !== "" && this.#seek(Number(this.number.value)),
     });
     this.total = make("span", { class: "total" });
     this.toggle = this.#button("key", "key", "Set a key here (K)", () => this.toggleKey());
-    this.way = make("select", {
-      "aria-label": "How this key is reached", title: "How this key is reached from the one before", "data-id": "way",
-      onchange: () => this.setWay(this.frame(), this.way.value),
-    }, ...this.ways.map((way) => make("option", { value: way }, way)));
-    const bar = make("div", { class: "bar", role: "toolbar", "aria-label": "Time" },
-      make("div", { class: "group", role: "group" }, this.previous, this.play, this.next), this.number, this.total,
-      make("span", { class: "spring" }), make("div", { class: "group", role: "group" }, this.toggle), this.way);
+    this.way = make(
+      "select",
+      {
+        "aria-label": "How this key is reached",
+        title: "How this key is reached from the one before",
+        "data-id": "way",
+        onchange: () => this.setWay(this.frame(), this.way.value),
+      },
+      ...this.ways.map((way) => make("option", { value: way }, way)),
+    );
+    const bar = make(
+      "div",
+      { class: "bar", role: "toolbar", "aria-label": "Time" },
+      make("div", { class: "group", role: "group" }, this.previous, this.play, this.next),
+      this.number,
+      this.total,
+      make("span", { class: "spring" }),
+      make("div", { class: "group", role: "group" }, this.toggle),
+      this.way,
+    );
     this.ticks = make("div", { class: "ticks" });
     this.needles = [make("div", { class: "needle" }), make("div", { class: "needle" })];
-    this.scale = make("div", {
-      class: "scale", role: "slider", tabindex: 0, "aria-label": "Current frame", "aria-valuemin": 0, "data-id": "time",
-      onkeydown: (event) => this.#scaleKey(event),
-    }, this.ticks, this.needles[0]);
+    this.scale = make(
+      "div",
+      {
+        class: "scale",
+        role: "slider",
+        tabindex: 0,
+        "aria-label": "Current frame",
+        "aria-valuemin": 0,
+        "data-id": "time",
+        onkeydown: (event) => this.#scaleKey(event),
+      },
+      this.ticks,
+      this.needles[0],
+    );
     this.beyond = make("div", { class: "beyond" });
     this.curves = make("div", { class: "curves" });
     this.marks = make("div", { class: "marks" });
     this.lane = make("div", { class: "lane" }, this.beyond, this.curves, this.needles[1], this.marks);
-    this.track = make("div", {
-      class: "track", role: "group", "aria-label": "Keys",
-      ondblclick: (event) => event.composedPath()[0].classList.contains("key") || !this.canKey() || this.addKey(this.frame()),
-    }, this.lane);
+    this.track = make(
+      "div",
+      {
+        class: "track",
+        role: "group",
+        "aria-label": "Keys",
+        ondblclick: (event) =>
+          event.composedPath()[0].classList.contains("key") || !this.canKey() || this.addKey(this.frame()),
+      },
+      this.lane,
+    );
     for (const strip of [this.scale, this.track]) this.#scrubs(strip);
-    this.element = make("div", { class: "time", role: "group", "aria-label": this.label ?? "Timeline" }, bar, this.scale, this.track);
+    this.element = make(
+      "div",
+      { class: "time", role: "group", "aria-label": this.label ?? "Timeline" },
+      bar,
+      this.scale,
+      this.track,
+    );
     this.observer = new ResizeObserver(() => this.refresh());
     this.observer.observe(this.scale);
   }
@@ -153,11 +205,12 @@ export class Timeline {
 
   #frameAt(event) {
     const box = this.lane.getBoundingClientRect();
-    return Math.round(((event.clientX - box.left) / Math.max(box.width, 1)) * (this.span_ - 1));
+    return Math.round(((event.clientX - box.left) / Math.max(box.width, 1)) * (this.shownSpan - 1));
   }
 
   #scaleKey(event) {
-    const frame = this.frame(), step = event.shiftKey ? 10 : 1;
+    const frame = this.frame(),
+      step = event.shiftKey ? 10 : 1;
     if (event.key === "ArrowLeft" || event.key === "ArrowDown") this.#seek(frame - step);
     else if (event.key === "ArrowRight" || event.key === "ArrowUp") this.#seek(frame + step);
     else if (event.key === "PageUp") this.step(-1);
@@ -168,14 +221,17 @@ export class Timeline {
   }
 
   #drawScale() {
-    const width = this.scale.clientWidth || FALLBACK_WIDTH, wanted = `${this.span_} ${width}`;
+    const width = this.scale.clientWidth || FALLBACK_WIDTH,
+      wanted = `${this.shownSpan} ${width}`;
     if (wanted === this.drawnScale) return;
     this.drawnScale = wanted;
-    const gap = width / (this.span_ - 1);
-    const named = STEPS.find((step) => step * gap >= LEAST_PIXELS) ?? STEPS.at(-1), every = STEPS.find((step) => step * gap >= 5) ?? named;
+    const gap = width / (this.shownSpan - 1);
+    const named = STEPS.find((step) => step * gap >= LEAST_PIXELS) ?? STEPS.at(-1),
+      every = STEPS.find((step) => step * gap >= 5) ?? named;
     const marks = [];
-    for (let frame = 0; frame < this.span_; frame += every) {
-      const left = `left: ${this.#left(frame)}`, name = frame % named === 0;
+    for (let frame = 0; frame < this.shownSpan; frame += every) {
+      const left = `left: ${this.#left(frame)}`,
+        name = frame % named === 0;
       marks.push(make("i", { style: left, class: name ? "named" : "" }));
       if (name) marks.push(make("b", { style: left }, String(frame)));
     }
@@ -183,14 +239,15 @@ export class Timeline {
   }
 
   #drawKeys(keys, frame, frames) {
-    const beyond = this.span_ > frames;
+    const beyond = this.shownSpan > frames;
     this.beyond.hidden = !beyond;
     this.beyond.style.left = this.#left(frames - 0.5);
     // Elements are used again, so that one that is dragged or focused stays.
     while (this.marks.children.length > keys.length) this.marks.lastChild.remove();
     while (this.marks.children.length < keys.length) this.marks.append(this.#mark(this.marks.children.length));
     keys.forEach((key, index) => {
-      const mark = this.marks.children[index], ahead = key.frame >= frames;
+      const mark = this.marks.children[index],
+        ahead = key.frame >= frames;
       mark.style.left = this.#left(key.frame);
       mark.disabled = !this.canKey();
       mark.className = `key${key.frame === frame ? " here" : ""}${ahead ? " beyond-end" : ""}`;
@@ -198,23 +255,34 @@ export class Timeline {
       mark.title = `${words}. Drag it, or move it with the arrow keys; Delete removes it.`;
       mark.setAttribute("aria-label", `${this.title()}: ${words}`);
     });
-    const wanted = JSON.stringify([this.span_, keys.map((key) => [key.frame, key.way])]);
+    const wanted = JSON.stringify([this.shownSpan, keys.map((key) => [key.frame, key.way])]);
     if (wanted === this.drawnCurves) return;
     this.drawnCurves = wanted;
-    this.curves.innerHTML = keys.slice(1).map((key, index) => this.#curve(keys[index], key)).join("");
+    this.curves.innerHTML = keys
+      .slice(1)
+      .map((key, index) => this.#curve(keys[index], key))
+      .join("");
   }
 
   #curve(from, to) {
-    const steps = to.way === "hold" ? "M0 16H100V0" : `M${Array.from({ length: CURVE_STEPS + 1 }, (_, step) =>
-      `${(100 * step) / CURVE_STEPS} ${16 - 16 * this.travel(step / CURVE_STEPS, to.way)}`).join("L")}`;
-    const width = (100 * (to.frame - from.frame)) / (this.span_ - 1);
-    return `<svg class="way" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true" ` +
-      `style="left: ${this.#left(from.frame)}; width: ${width}%"><path d="${steps}"/></svg>`;
+    const steps =
+      to.way === "hold"
+        ? "M0 16H100V0"
+        : `M${Array.from(
+            { length: CURVE_STEPS + 1 },
+            (_, step) => `${(100 * step) / CURVE_STEPS} ${16 - 16 * this.travel(step / CURVE_STEPS, to.way)}`,
+          ).join("L")}`;
+    const width = (100 * (to.frame - from.frame)) / (this.shownSpan - 1);
+    return (
+      `<svg class="way" viewBox="0 0 100 16" preserveAspectRatio="none" aria-hidden="true" ` +
+      `style="left: ${this.#left(from.frame)}; width: ${width}%"><path d="${steps}"/></svg>`
+    );
   }
 
   #mark(index) {
     const mark = make("button", { type: "button", class: "key", "data-id": `key-${index}` });
-    let pressed = null, moved = false;
+    let pressed = null,
+      moved = false;
     mark.addEventListener("pointerdown", (event) => {
       if (event.button !== 0 || !this.canKey()) return;
       this.player.pause();
@@ -236,7 +304,8 @@ export class Timeline {
   }
 
   #markKey(event, index) {
-    const { frame } = this.keys()[index], step = event.shiftKey ? 10 : 1;
+    const { frame } = this.keys()[index],
+      step = event.shiftKey ? 10 : 1;
     if (event.key === "ArrowLeft" || event.key === "ArrowRight") {
       if (this.#move(index, frame + (event.key === "ArrowLeft" ? -step : step))) this.keyMoved();
     } else if (event.key === "Delete" || event.key === "Backspace") {

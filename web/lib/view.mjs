@@ -22,10 +22,13 @@ export class View {
     const { area, picture } = this;
     const fit = Math.min((area.width - 2 * MARGIN) / picture.width, (area.height - 2 * MARGIN) / picture.height);
     const size = Math.max(fit, 1e-3) * this.zoom;
-    const width = picture.width * size, height = picture.height * size;
+    const width = picture.width * size,
+      height = picture.height * size;
     return {
-      x: area.x + (area.width - width) / 2 + this.pan[0], y: area.y + (area.height - height) / 2 + this.pan[1],
-      width, height,
+      x: area.x + (area.width - width) / 2 + this.pan[0],
+      y: area.y + (area.height - height) / 2 + this.pan[1],
+      width,
+      height,
     };
   }
 
@@ -51,7 +54,8 @@ export class View {
   moveBy([x, y]) {
     this.pan = [this.pan[0] + x, this.pan[1] + y];
     const { area, frame } = this;
-    const across = Math.min(ALWAYS_SEEN, frame.width), down = Math.min(ALWAYS_SEEN, frame.height);
+    const across = Math.min(ALWAYS_SEEN, frame.width),
+      down = Math.min(ALWAYS_SEEN, frame.height);
     const left = Math.min(Math.max(frame.x, area.x + across - frame.width), area.x + area.width - across);
     const top = Math.min(Math.max(frame.y, area.y + down - frame.height), area.y + area.height - down);
     this.pan = [this.pan[0] + left - frame.x, this.pan[1] + top - frame.y];
@@ -66,15 +70,18 @@ export class View {
 // Areas for several pictures on one canvas: side by side where it is wide, else one below the other.
 export function splitAreas(count, width, height) {
   const beside = width >= height;
-  return Array.from({ length: count }, (_, index) => beside
-    ? { x: (width * index) / count, y: 0, width: width / count, height }
-    : { x: 0, y: (height * index) / count, width, height: height / count });
+  return Array.from({ length: count }, (_, index) =>
+    beside
+      ? { x: (width * index) / count, y: 0, width: width / count, height }
+      : { x: 0, y: (height * index) / count, width, height: height / count },
+  );
 }
 
 // The handle nearest to a place, within the tolerance; of equally near ones the last, which is drawn on top.
 // Handles: {at: place, radius?: how far the handle itself reaches}.
 export function nearestHandle(handles, place, tolerance) {
-  let best = null, least = tolerance;
+  let best = null,
+    least = tolerance;
   for (const handle of handles) {
     const far = Math.hypot(handle.at[0] - place[0], handle.at[1] - place[1]) - (handle.radius ?? 0);
     if (far <= least) [best, least] = [handle, far];
