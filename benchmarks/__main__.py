@@ -1,10 +1,13 @@
-"""``python -m benchmarks``: every benchmark on this machine, then RESULTS.md from all saved tables."""
+"""``python -m benchmarks [NAME ...]``: the named benchmarks (all, if none is) on this machine, then RESULTS.md from all
+saved tables."""
 
 import sys
 
-from . import lib, noise_tracking, noise_warp
+from . import cut_and_drag, lib, noise_tracking, noise_warp
+
+BENCHMARKS = {"noise_warp": noise_warp, "noise_tracking": noise_tracking, "cut_and_drag": cut_and_drag}
 
 if __name__ == "__main__":
-    for benchmark in (noise_warp, noise_tracking):
-        benchmark.main()
+    for name in [name for name in sys.argv[1:] if name in BENCHMARKS] or BENCHMARKS:
+        BENCHMARKS[name].main()
     print(lib.write_report(), file=sys.stderr)

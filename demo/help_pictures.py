@@ -1,9 +1,10 @@
-"""Draws the pictures of web/docs with the pack's own kernels, from the clip in demo/media: ``python -m
-demo.help_pictures``.
+"""Draws the pictures of web/docs with the pack's own kernels, from the clip and the photograph in demo/media: ``python
+-m demo.help_pictures``.
 
 Needs PyAV and Pillow, which ComfyUI brings.
 """
 
+import json
 from pathlib import Path
 
 import av
@@ -12,15 +13,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from kernels.camera_flow import CameraClip
+from kernels.cut_and_drag import CutAndDrag
+from kernels.drag_motion import parse_motion
 from kernels.flow import occlusion_mask
 from kernels.flow_picture import flow_to_image
 from kernels.noise_mix import mix_noise
 from kernels.noise_picture import noise_to_picture
 from kernels.noise_warp import warp_noise
 from kernels.optical_flow import dis_flow
+from kernels.schedule import Schedule
 
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"
+PHOTOGRAPH = ROOT / "demo" / "media" / "coffee.jpg"
+DRAGGED = ROOT / "workflows" / "api" / "cut_and_drag.json"
 TILE = (135, 240)  # height and width of one tile
 LATENT = (18, 32)
 GAP = 6
@@ -69,6 +76,38 @@ def small_noise(noise: Tensor) -> list[Tensor]:
     return list(noise_to_picture(noise, shortest_side=1))
 
 
+def read_photograph() -> Tensor:
+    """float32 [H, W, 3] in 0..1."""
+    return torch.from_numpy(numpy.array(Image.open(PHOTOGRAPH).convert("RGB"))).float() / 255
+
+
+def wide(picture: Tensor) -> Tensor:
+    """The middle rows of [H, W, 3], in a tile's proportions."""
+    height = picture.shape[1] * TILE[0] // TILE[1]
+    return picture[(picture.shape[0] - height) // 2 :][:height]
+
+
+def draw_motion_by_hand() -> None:
+    """The pictures of Cut And Drag, with the template's motion, and of Camera Flow."""
+    photograph = read_photograph()
+    (inputs,) = (
+        node["inputs"]
+        for node in json.loads(DRAGGED.read_text("utf-8")).values()
+        if node["class_type"] == "PaperNodes_CutAndDrag"
+    )
+    frames = inputs["frames"]
+    dragged = CutAndDrag(photograph, parse_motion(inputs["motion"], frames), frames).render()
+    painted = flow_to_image(dragged.vectors)
+    shown = [0, 14, 30]
+    save("CutAndDrag", [[wide(dragged.composites[i]) for i in shown], [wide(painted[i]) for i in shown]])
+
+    texts = {"zoom": "0:1, 12:0.8", "roll": "0:0, 12:8 ease", "pan_x": "0:0, 12:0.08"}
+    camera = CameraClip(photograph, {name: Schedule.parse(text).at(FRAMES) for name, text in texts.items()}).render()
+    painted = flow_to_image(camera.vectors)
+    below = [wide(painted[6]), wide(painted[11]), wide(gray(camera.revealed[12]))]
+    save("CameraFlow", [[wide(camera.previews[i]) for i in (0, 6, 12)], below])
+
+
 def main() -> None:
     """Draws all of them."""
     clip = read_clip()
@@ -87,6 +126,7 @@ def main() -> None:
     save("NoiseToLatent", [[small_noise(noise)[i] for i in shown]])
     save("LatentToNoise", [[small_noise(noise * 0.2)[4], small_noise(noise)[4]]])
     save("MixNoise", [[small_noise(noise)[4], small_noise(mixed)[4], small_noise(plain)[4]]])
+    draw_motion_by_hand()
 
 
 if __name__ == "__main__":
