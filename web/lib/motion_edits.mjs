@@ -33,7 +33,10 @@ export function cleanPoint(point, range = POINTS) {
 
 export function cleanPose(pose) {
   const clean = {};
-  for (const field of Object.keys(REST)) clean[field] = rounded(within(pose[field], RANGES[field]), POSE_DIGITS[field]);
+  for (const [field, rest] of Object.entries(REST)) {
+    const value = Number.isFinite(pose[field]) ? pose[field] : rest;
+    clean[field] = rounded(within(value, RANGES[field]), POSE_DIGITS[field]);
+  }
   return clean;
 }
 
