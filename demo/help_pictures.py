@@ -82,9 +82,8 @@ def read_photograph() -> Tensor:
 
 
 def wide(picture: Tensor) -> Tensor:
-    """The middle rows of [H, W, 3], in a tile's proportions."""
-    height = picture.shape[1] * TILE[0] // TILE[1]
-    return picture[(picture.shape[0] - height) // 2 :][:height]
+    """The upper rows of [H, W, 3], in a tile's proportions."""
+    return picture[: picture.shape[1] * TILE[0] // TILE[1]]
 
 
 def draw_motion_by_hand() -> None:
