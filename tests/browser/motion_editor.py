@@ -111,6 +111,8 @@ class MotionEditor:
 
     def open(self, motion: object = "", *, frame: bool = True, **options) -> "MotionEditor":
         """Load a graph and wait until the picture is there."""
+        # Nodes 2.0 places the nodes of a graph by the zoom at which it is loaded.
+        self.page.evaluate("() => window.app.canvas.ds.reset()")
         self.editor.load(graph(motion, **options))
         if frame:
             self.editor.frame_graph()

@@ -14,12 +14,25 @@ export class Gestures {
     // Nothing pressed in here may move the node or open the graph's menus. (Touches pass: the graph counts them.)
     for (const name of ["pointerdown", "mousedown", "dblclick", "contextmenu"])
       element.addEventListener(name, (event) => event.stopPropagation());
+    // With Shift held, Nodes 2.0 would begin to drag the node on the way; a link that is drawn over the editor passes.
+    const pressed = new Set();
+    element.addEventListener("pointerdown", (event) => pressed.add(event.pointerId));
+    for (const name of ["pointermove", "pointerup", "pointercancel"])
+      element.addEventListener(name, (event) => {
+        if (pressed.has(event.pointerId)) event.stopPropagation();
+        if (name !== "pointermove") pressed.delete(event.pointerId);
+      });
+    // In Nodes 2.0 the graph takes the wheel before the editor sees it, unless told not to.
+    element.addEventListener("focusin", () => element.setAttribute("data-capture-wheel", "true"));
+    element.addEventListener("focusout", () => element.removeAttribute("data-capture-wheel"));
     element.addEventListener("keydown", (event) => this.#key(event));
     element.addEventListener("wheel", (event) => this.#wheel(event), { passive: false });
     canvas.addEventListener("pointerdown", (event) => this.#down(event));
     canvas.addEventListener("pointermove", (event) => this.#move(event));
     canvas.addEventListener("pointerup", (event) => this.#up(event));
-    canvas.addEventListener("pointercancel", (event) => this.#cancel(event));
+    // After pointerup the capture is lost, too, and then there is nothing left to cancel.
+    for (const name of ["pointercancel", "lostpointercapture"])
+      canvas.addEventListener(name, (event) => this.pointers.has(event.pointerId) && this.#cancel(event));
     canvas.addEventListener("pointerleave", () => editor.hands.hover?.(null));
     canvas.addEventListener("dblclick", (event) => editor.locked || editor.hands.double?.(editor.spot(event)));
     canvas.addEventListener("contextmenu", (event) => event.preventDefault());

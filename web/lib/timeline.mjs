@@ -200,7 +200,7 @@ export class Timeline {
       this.#seek(this.#frameAt(event));
     });
     strip.addEventListener("pointermove", (event) => event.pointerId === pressed && this.#seek(this.#frameAt(event)));
-    for (const name of ["pointerup", "pointercancel"]) strip.addEventListener(name, () => (pressed = null));
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) strip.addEventListener(name, () => (pressed = null));
   }
 
   #frameAt(event) {
@@ -293,7 +293,7 @@ export class Timeline {
     mark.addEventListener("pointermove", (event) => {
       if (event.pointerId === pressed) moved = this.#move(index, this.#frameAt(event)) || moved;
     });
-    for (const name of ["pointerup", "pointercancel"])
+    for (const name of ["pointerup", "pointercancel", "lostpointercapture"])
       mark.addEventListener(name, () => {
         if (moved) this.keyMoved();
         [pressed, moved] = [null, false];
