@@ -147,6 +147,12 @@ def test_points_are_moved_added_and_removed(motion):
     points = motion.objects[0]["polygon"]
     assert len(points) == 4 and near(points[1], SQUARE[1])
     assert len(motion.objects) == 1, "Delete takes the point, not the part"
+    before = motion.text
+    motion.click(*SQUARE[0])
+    motion.drag(motion.screen(0.45, 0.3), motion.screen(0.45, 0.3))
+    assert len(motion.objects[0]["polygon"]) == 5, "a press on the outline alone adds a point"
+    motion.press("Control+z")
+    assert motion.text == before, "a press on a point alone changes nothing"
 
 
 def test_keys_on_the_timeline(motion):

@@ -279,7 +279,8 @@ export class CutAndDragHands {
       const edge = nearestEdge(draw.outlineOn(this, this.current, null), spot.place);
       if (edge.far <= this.editor.tolerance(event) && this.current.polygon.length < MOST_POINTS) {
         this.change(edits.addPoint(this.current, edge.index, spot.point));
-        return draw.pointHandles(this, this.current)[edge.index + 1];
+        this.point = edge.index + 1;
+        return { ...draw.pointHandles(this, this.current)[this.point], end: () => this.editor.commit() };
       }
     }
     const object = this.objectAt(spot);

@@ -53,7 +53,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
 .fields { display: grid; grid-template-columns: 1fr 1fr; gap: 4px; flex: none; }
 .fields label { display: flex; align-items: center; gap: 4px; color: var(--descrip-text, #999); }
 .fields span { flex: none; min-width: 34px; }
-.fields input { flex: 1 1 0; width: 0; color: var(--input-text, #ddd); appearance: textfield; }
+.fields input { flex: 1 1 0; width: 0; color: var(--input-text, #ddd); appearance: textfield;
+  padding: 0 4px; }
 .time { display: flex; flex-direction: column; gap: 5px; }
 .time input[type=number] { width: 58px; }
 .scale { position: relative; height: 20px; margin: 0 9px; touch-action: none; cursor: ew-resize; border-radius: 4px; }

@@ -86,28 +86,40 @@ export function selectHandles(hands, object) {
     at: pivot,
     shape: "pivot",
     cursor: "move",
-    drag: (spot) =>
-      hands.change(setPivot(object, sourcePoint(object, hands.frame, spot.point, width, height), width, height)),
-    end: () => hands.editor.commit(),
+    ...changes(hands, (spot) =>
+      setPivot(object, sourcePoint(object, hands.frame, spot.point, width, height), width, height),
+    ),
   };
   return [...scales, centre, turn];
 }
 
 export function pointHandles(hands, object) {
-  return outlineOn(hands, object, null).map((at, index) => ({
-    at,
-    shape: index === hands.point ? "chosen" : "point",
-    cursor: "move",
-    index,
+  return outlineOn(hands, object, null).map((at, index) => {
+    const drag = changes(hands, (spot) => setPoint(hands.current, index, spot.point));
+    const chosen = index === hands.point;
+    return {
+      at,
+      shape: chosen ? "chosen" : "point",
+      cursor: "move",
+      drag: drag.drag,
+      end: () => {
+        hands.point = index;
+        drag.end();
+      },
+    };
+  });
+}
+
+// A drag that changes an object: made(spot) -> the new one. Nothing is written where nothing was dragged.
+function changes(hands, made) {
+  let moved = false;
+  return {
     drag: (spot) => {
-      hands.point = index;
-      hands.change(setPoint(hands.current, index, spot.point));
+      moved = true;
+      hands.change(made(spot));
     },
-    end: () => {
-      hands.point = index;
-      hands.editor.commit();
-    },
-  }));
+    end: () => moved && hands.editor.commit(),
+  };
 }
 
 // The way of an object's pivot through the clip: a dot a frame, so that its speed is seen, larger ones at keys.
