@@ -12,6 +12,7 @@ const CURVE_STEPS = 12;
 const LEAST_PIXELS = 34;
 const STEPS = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000];
 const FALLBACK_WIDTH = 400;
+const ENDS = ["pointerup", "pointercancel", "lostpointercapture"];
 
 export class Timeline {
   constructor(options) {
@@ -200,7 +201,7 @@ export class Timeline {
       this.#seek(this.#frameAt(event));
     });
     strip.addEventListener("pointermove", (event) => event.pointerId === pressed && this.#seek(this.#frameAt(event)));
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture"]) strip.addEventListener(name, () => (pressed = null));
+    for (const name of ENDS) strip.addEventListener(name, () => (pressed = null));
   }
 
   #frameAt(event) {
@@ -293,7 +294,7 @@ export class Timeline {
     mark.addEventListener("pointermove", (event) => {
       if (event.pointerId === pressed) moved = this.#move(index, this.#frameAt(event)) || moved;
     });
-    for (const name of ["pointerup", "pointercancel", "lostpointercapture"])
+    for (const name of ENDS)
       mark.addEventListener(name, () => {
         if (moved) this.keyMoved();
         [pressed, moved] = [null, false];
