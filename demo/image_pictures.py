@@ -16,7 +16,7 @@ from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
-CFG = 3.0
+CFG = 2.0
 ROWS, COLUMNS, SCENES_SEED, NOISE_SEED = 4, 8, 900_001, 1
 PROMPTS = (
     "a happy red striped cat with a crown in a meadow",

@@ -29,7 +29,7 @@ from demo.diffusion import (
     zero_residuals,
 )
 from demo.layout import PlaceReading, RelationProbe, RelationReading
-from demo.training import Trainer, autocast, initialise, say
+from demo.training import Progress, Trainer, autocast, initialise, say
 from demo.training_data import Drawing, encode_pictures, rendered
 from demo.world_tokens import BEGIN, END, token_rows, vocabulary
 
@@ -147,20 +147,44 @@ def save_models(trainer: Trainer, arguments) -> None:
 
 def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Module]:
     """UNet and text transformer as ``save_models`` stored them, frozen."""
+    unet, text = build(device)
+    fill(unet, text, folder)
+    return unet.requires_grad_(False), text.requires_grad_(False)
+
+
+def fill(unet: nn.Module, text: nn.Module, folder: Path) -> None:
+    """Gives both the weights of the finished files in a folder."""
     from networks.demo_format import load
 
-    unet, text = build(device)
     unet.load_state_dict(load(folder / "image_unet.safetensors", "image_unet")[0])
     state = load(folder / "image_text_encoder.safetensors", "image_text_encoder")[0]
     del state["vocabulary"]
     text.load_state_dict(state, strict=False)  # its projection, which nothing uses, is not stored
-    return unet.requires_grad_(False), text.requires_grad_(False)
+
+
+def earlier_progress(arguments) -> Progress:
+    """What the pieces before this one did.
+
+    Raises:
+        SystemExit: two beginnings are asked for.
+    """
+    if arguments.resume and arguments.start:
+        raise SystemExit("--resume and --start exclude each other.")
+    if arguments.resume:
+        return training.read_state(arguments.resume / "state.safetensors")[1]
+    if not arguments.start:
+        return Progress()
+    from networks.demo_format import read_metadata
+
+    metadata = read_metadata(arguments.start / "image_unet.safetensors", "image_unet")
+    return Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
 
 
 def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=9, batch=1024, rate=2e-3, pictures=400_000)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
+    parser.add_argument("--start", type=Path, help="folder of finished files to go on from, where their state is lost")
     parser.add_argument("--phrasings", type=int, default=4, help="captions drawn for each picture")
     add_time_arguments(parser, layout=0.75, layout_weight=1.0)
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a picture")
@@ -173,7 +197,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = training.settle(arguments)
     # The steps done so far tell the pieces apart: each draws its own pictures.
-    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    progress = earlier_progress(arguments)
+    step = progress.step
     drawing = Drawing(
         arguments,
         arguments.pictures,
@@ -193,12 +218,14 @@ def main() -> None:
     latents, tokens = draw_latents(drawing, vae, device, arguments.size)
     torch.manual_seed(arguments.seed)
     unet, text = build(device)
+    if arguments.start:
+        fill(unet, text, arguments.start)
     parameters = {f"unet.{name}": value for name, value in unet.named_parameters()}
     parameters |= {f"text.{name}": value for name, value in text.named_parameters() if "text_projection" not in name}
     readings = nn.ModuleDict({"places": PlaceReading(unet), "relations": RelationReading(device)})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
     loss = make_loss(unet, text, readings, latents, tokens, arguments)
-    trainer = Trainer(parameters, loss, arguments, average=arguments.average)
+    trainer = Trainer(parameters, loss, arguments, average=arguments.average, progress=progress)
     say(f"{latents.shape[0]} pictures, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
     probe, ticks = RelationProbe(vae, device, arguments.size, 8 if arguments.tiny else 512), iter(range(1 << 30))
 

@@ -172,6 +172,7 @@ class Trainer:
         arguments: the script's.
         reserve: seconds to keep for what comes after the last step.
         average: how much of the moving average of the weights each step keeps.
+        progress: of earlier pieces, where it does not come with the state that is resumed.
     """
 
     def __init__(
@@ -183,11 +184,12 @@ class Trainer:
         reserve: float = 25,
         average: float = 0.999,
         weight_decay: float = 0.01,
+        progress: Progress | None = None,
     ):
         self.names, self.parameters = list(parameters), list(parameters.values())
         self.loss, self.arguments, self.reserve, self.average = loss, arguments, reserve, average
         self.device = self.parameters[0].device
-        self.progress = Progress()
+        self.progress = progress or Progress()
         if arguments.resume:
             weights, self.progress = read_state(arguments.resume / "state.safetensors")
             with torch.no_grad():

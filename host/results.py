@@ -30,11 +30,16 @@ class Result:
 
 
 def entries(outputs: dict) -> Iterator[tuple[str, str, dict]]:
-    """Every file in a job's outputs, as (node id, key, entry); other things that nodes show are passed over."""
+    """Every file in a job's outputs, as (node id, key, entry).
+
+    Other things that nodes show are passed over, and temporary files under a key of a node's own, which its editor uses.
+    """
     for node, shown in outputs.items():
         for kind, values in shown.items() if isinstance(shown, dict) else ():
             for entry in values if isinstance(values, list) else ():
-                if isinstance(entry, dict) and isinstance(entry.get("filename"), str) and entry["filename"]:
+                if not (isinstance(entry, dict) and isinstance(entry.get("filename"), str) and entry["filename"]):
+                    continue
+                if kind == "images" or entry.get("type") != "temp":
                     yield str(node), str(kind), entry
 
 

@@ -264,7 +264,8 @@ class CutAndDrag(io.ComfyNode):
             Flow(made.vectors, occlusion=made.occlusion),
             made.composites,
             made.masks,
-            ui=ui.PreviewImage(picture[None]),  # what the editor draws on when the picture comes from no file
+            # What the editor draws on when the picture comes from no file; a name of its own, or the page shows it, too.
+            ui={"first_frame": ui.PreviewImage(picture[None]).as_dict()["images"]},
         )
 
 

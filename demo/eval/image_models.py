@@ -1,10 +1,11 @@
-"""The image models on a machine with little but PyTorch: the shipped files, and ComfyUI's Euler sampler in batches.
+"""The image models on a machine with little but PyTorch: the shipped files, and ComfyUI's samplers in batches.
 
-Schedule, scaling and steps are those of KSampler with "euler" and "normal" on SD1.5 (comfy.samplers.normal_scheduler,
-comfy.model_sampling.EPS, comfy.k_diffusion.sampling.sample_euler); tests/demo/test_eval_image.py compares them.
+Schedules, scaling and steps are those of KSampler on SD1.5 with "euler" or "dpmpp_2m" and "normal" or "karras"
+(comfy.samplers, comfy.model_sampling.EPS, comfy.k_diffusion.sampling); tests/demo/test_eval_image.py compares them.
 """
 
 import hashlib
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -20,6 +21,7 @@ FILES = ("image_unet", "image_text_encoder", "image_vae", "image_clip_vision", "
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 SIZE = 128
 STEPS = 20
+SAMPLERS, SCHEDULERS = ("euler", "dpmpp_2m"), ("normal", "karras")
 
 
 def file_hashes(folder: Path = CHECKPOINTS) -> dict[str, str]:
@@ -37,14 +39,24 @@ def noise_levels() -> Tensor:
     return ((1 - levels) / levels).sqrt().float()
 
 
-def normal_sigmas(steps: int = STEPS, denoise: float = 1.0) -> Tensor:
-    """float32 [steps + 1]: KSampler's sigmas for the scheduler "normal", the last one 0."""
+def schedule(scheduler: str = "normal", steps: int = STEPS, denoise: float = 1.0) -> Tensor:
+    """float32 [steps + 1]: KSampler's sigmas for one of SCHEDULERS, the last one 0.
+
+    Raises:
+        ValueError: another scheduler.
+    """
     total = int(steps / denoise) if denoise < 0.9999 else steps
-    logarithms = noise_levels().log()
-    times = torch.linspace(TIMES - 1, 0, total)
-    low, high = times.floor().long(), times.ceil().long()
-    share = times.frac()
-    sigmas = ((1 - share) * logarithms[low] + share * logarithms[high]).exp()
+    if scheduler == "normal":
+        logarithms = noise_levels().log()
+        times = torch.linspace(TIMES - 1, 0, total)
+        low, high = times.floor().long(), times.ceil().long()
+        share = times.frac()
+        sigmas = ((1 - share) * logarithms[low] + share * logarithms[high]).exp()
+    elif scheduler == "karras":
+        levels = noise_levels() ** (1 / 7)
+        sigmas = (levels[-1] + torch.linspace(0, 1, total) * (levels[0] - levels[-1])) ** 7
+    else:
+        raise ValueError(f"scheduler is {scheduler!r}; expected one of {', '.join(SCHEDULERS)}.")
     return torch.cat((sigmas, torch.zeros(1)))[-(steps + 1) :]
 
 
@@ -55,9 +67,18 @@ class ImageModels:
         folder: of the files; of the UNet another file may be given.
         device: where everything runs; in bfloat16 on a GPU.
         unet: another UNet's file, to compare.
+        sampler: one of SAMPLERS.
+        scheduler: one of SCHEDULERS.
     """
 
-    def __init__(self, folder: Path, device: torch.device, unet: Path | None = None):
+    def __init__(
+        self,
+        folder: Path,
+        device: torch.device,
+        unet: Path | None = None,
+        sampler: str = "euler",
+        scheduler: str = "normal",
+    ):
         from demo import train_vae
         from demo.train_image import load_models
         from networks.demo_format import load
@@ -69,6 +90,7 @@ class ImageModels:
         self.vae = train_vae.read(folder / "image_vae.safetensors", device)
         self.working = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.control = None
+        self.sampler, self.scheduler = sampler, scheduler
 
     def load_control(self) -> None:
         """Load the ControlNet, too."""
@@ -120,7 +142,7 @@ class ImageModels:
             seed: of the noise.
             cfg: guidance; at 1 the negative prompt is not looked at, as in ComfyUI.
             negative: one for all or B.
-            steps: of Euler.
+            steps: of the sampler.
             start: latents to begin from, for img2img, with ``denoise`` below 1.
             denoise: how much of the way is left.
             hint: float32 [B, 3, 128, 128], white lines on black, for the ControlNet.
@@ -139,7 +161,7 @@ class ImageModels:
                 positive[part],
                 unwanted[part],
                 cfg,
-                normal_sigmas(steps, denoise),
+                schedule(self.scheduler, steps, denoise),
                 None if start is None else start[part],
                 None if hint is None else (hint[part].to(self.device), strength),
             )
@@ -147,12 +169,13 @@ class ImageModels:
         return torch.cat(found)
 
     def sample(self, noise, positive, unwanted, cfg, sigmas, start, hint) -> Tensor:
-        """Latents by Euler steps."""
-        levels = noise_levels()
+        """Latents by the steps of ``sampler``."""
+        levels = noise_levels().log()
         both = torch.cat((positive, unwanted)) if cfg != 1 else positive
         x = noise * sigmas[0] + start if start is not None else noise * (1 + sigmas[0] ** 2).sqrt()
+        clean_before, step_before = None, 0.0
         for now, later in zip(sigmas[:-1].tolist(), sigmas[1:].tolist(), strict=True):
-            time = int((levels.log() - torch.tensor(now).log()).abs().argmin())
+            time = int((levels - torch.tensor(now).log()).abs().argmin())
             scaled = (x / (now * now + 1) ** 0.5).repeat(both.shape[0] // x.shape[0], 1, 1, 1).to(self.working)
             times = torch.full((both.shape[0],), float(time), device=self.device)
             with autocast(self.device):
@@ -161,7 +184,14 @@ class ImageModels:
             if cfg != 1:
                 wanted, other = error.chunk(2)
                 error = other + cfg * (wanted - other)
-            x = x + error * (later - now)
+            if self.sampler == "euler" or later == 0:  # the last step of both ends at the clean latent
+                x = x + error * (later - now)
+                continue
+            # DPM-Solver++(2M): Lu et al., arXiv 2211.01095, algorithm 2.
+            step, clean = math.log(now / later), x - error * now
+            ahead = clean if clean_before is None else clean + (clean - clean_before) * (step / step_before / 2)
+            x = later / now * x - math.expm1(-step) * ahead
+            clean_before, step_before = clean, step
         return x
 
     def control_of(self, x: Tensor, times: Tensor, context: Tensor, hint: Tensor, strength: float) -> dict:

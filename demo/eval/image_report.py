@@ -26,7 +26,7 @@ from demo.eval.image_measures import (
     relation_scores,
     sure_characters,
 )
-from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
+from demo.eval.image_models import CHECKPOINTS, SAMPLERS, SCHEDULERS, ImageModels, file_hashes
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import Share, agreement, share_of, truth
 from demo.world.attributes import COLOURS, SHAPES
@@ -37,8 +37,10 @@ from demo.world.scene import Scenes, draw_scenes
 FIRST_SEED = 700_000_000
 REPORTS = Path(__file__).parent / "reports"
 LINES = "image_controlnet_lineart"
-CFG = 3.0
+CFG = 2.0
 """Default guidance; the report's sweep says how others do."""
+
+SAMPLER, SCHEDULER = "euler", "normal"
 
 SWEEP = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 BARS = {
@@ -204,7 +206,8 @@ def earlier(folder: Path, hashes: dict[str, str], arguments) -> tuple[dict, dict
         ValueError: it was made with other files than the ControlNet, or measured otherwise.
     """
     content = json.loads((folder / "image.json").read_text(encoding="ascii"))
-    same = {"readers": frozen.current(), "n": arguments.n, "seeds": arguments.seeds, "cfg": arguments.cfg}
+    names = ("n", "seeds", "cfg", "sampler", "scheduler")
+    same = {"readers": frozen.current()} | {name: getattr(arguments, name) for name in names}
     same |= {f"{kind}.safetensors": value for kind, value in hashes.items() if kind != LINES}
     found = content | {f"{kind}.safetensors": value for kind, value in content["checkpoints"].items()}
     if other := [name for name, value in same.items() if found[name] != value]:
@@ -232,6 +235,8 @@ def write_report(report: Report, arguments, seconds: float, folder: Path) -> Non
         "n": arguments.n,
         "seeds": arguments.seeds,
         "cfg": arguments.cfg,
+        "sampler": arguments.sampler,
+        "scheduler": arguments.scheduler,
         "steps": 20,
         "seconds": round(seconds),
         "edges": {"sobel_level": EDGE_LEVEL, "tolerance_pixels": EDGE_TOLERANCE},
@@ -244,7 +249,8 @@ def write_report(report: Report, arguments, seconds: float, folder: Path) -> Non
     lines = [
         "# The image models, measured",
         "",
-        f"{arguments.n} pictures a row and seed, {arguments.seeds} seeds, 20 Euler steps, cfg {arguments.cfg:g},"
+        f"{arguments.n} pictures a row and seed, {arguments.seeds} seeds, 20 steps of {arguments.sampler}"
+        f" ({arguments.scheduler}), cfg {arguments.cfg:g},"
         f" {content['device']}, {content['date']}, {seconds:.0f} s. Made by `python -m demo.eval.image_report`.",
         "",
         "| row | n | right | 95 % at least | bar | chance |",
@@ -277,6 +283,8 @@ def main() -> None:
     parser.add_argument("--n", type=int, default=500)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cfg", type=float, default=CFG)
+    parser.add_argument("--sampler", choices=SAMPLERS, default=SAMPLER)
+    parser.add_argument("--scheduler", choices=SCHEDULERS, default=SCHEDULER)
     parser.add_argument("--models", type=Path, default=CHECKPOINTS)
     parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument("--float16-unet", type=Path, help="the same UNet before it was packed, to compare")
@@ -291,7 +299,8 @@ def main() -> None:
 
     use_host()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models, reader, report = ImageModels(arguments.models, device), NetworkReader(device=device), Report()
+    how = {"sampler": arguments.sampler, "scheduler": arguments.scheduler}
+    models, reader, report = ImageModels(arguments.models, device, **how), NetworkReader(device=device), Report()
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
@@ -315,7 +324,7 @@ def main() -> None:
             vision_section(arguments.models, device, report, seed, max(1, arguments.n // 400))
             say(f"seed {seed}: empty and negative prompts, layout, VAE, CLIP vision")
         if arguments.float16_unet:
-            exact = ImageModels(arguments.models, device, arguments.float16_unet)
+            exact = ImageModels(arguments.models, device, arguments.float16_unet, **how)
             for seed in range(arguments.seeds):
                 scenes, sentences = scenes_of(arguments.n, seed * 10 + 2, 2, "train")
                 found = reader.read(exact.generate(sentences, seed * 100 + 2, arguments.cfg))

@@ -8,7 +8,8 @@ import pytest
 import torch
 
 from demo.eval import image_measures as measures
-from demo.eval.image_models import FILES, ImageModels, file_hashes, noise_levels, normal_sigmas
+from demo.eval.image_models import FILES, SAMPLERS, SCHEDULERS, ImageModels, file_hashes, noise_levels
+from demo.eval.image_models import schedule as sigmas_of
 from demo.eval.image_report import Report, write_report
 from demo.eval.reading import UNSURE, Share, truth
 from demo.world.captions import plain_lists, relation
@@ -32,28 +33,31 @@ def pair():
     return draw_scenes(40, 77_000, characters=2, combinations="all")
 
 
+@pytest.mark.parametrize("scheduler", SCHEDULERS)
 @pytest.mark.parametrize(("steps", "denoise"), [(20, 1.0), (20, 0.3), (7, 0.5)])
-def test_sigmas_are_those_of_the_host(schedule, steps, denoise):
-    from comfy.samplers import normal_scheduler
+def test_sigmas_are_those_of_the_host(schedule, scheduler, steps, denoise):
+    from comfy.samplers import calculate_sigmas
 
     total = int(steps / denoise)
-    wanted = normal_scheduler(schedule, total)[-(steps + 1) :]
-    torch.testing.assert_close(normal_sigmas(steps, denoise), wanted, rtol=2e-4, atol=1e-5)
+    wanted = calculate_sigmas(schedule, scheduler, total)[-(steps + 1) :]
+    torch.testing.assert_close(sigmas_of(scheduler, steps, denoise), wanted, rtol=2e-4, atol=1e-5)
     torch.testing.assert_close(noise_levels(), schedule.sigmas, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("start", [None, torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(3))])
-def test_euler_is_that_of_the_host(schedule, start):
+@pytest.mark.parametrize("sampler", SAMPLERS)
+def test_samplers_are_those_of_the_host(schedule, sampler, start):
     """On a network that is a plain function, ours and the host's end at the same latents."""
-    from comfy.k_diffusion.sampling import sample_euler
+    from comfy.k_diffusion import sampling
 
     def network(x, times, context, control=None, transformer_options=None):
         return torch.tanh(x * 1.3 + times.view(-1, 1, 1, 1) / 1000 - 0.2)
 
     models = ImageModels.__new__(ImageModels)
     models.unet, models.device, models.working, models.control = network, torch.device("cpu"), torch.float32, None
+    models.sampler = sampler
     noise = torch.randn(2, 4, 16, 16, generator=torch.Generator().manual_seed(1))
-    sigmas = normal_sigmas(12, 1.0 if start is None else 0.4)
+    sigmas = sigmas_of("normal", 12, 1.0 if start is None else 0.4)
     context = torch.zeros(2, 77, 128)
     ours = models.sample(noise, context, context, 3.0, sigmas, start, None)
 
@@ -63,7 +67,7 @@ def test_euler_is_that_of_the_host(schedule, start):
 
     first = torch.zeros_like(noise) if start is None else start
     x = schedule.noise_scaling(sigmas[0], noise, first, start is None)
-    theirs = sample_euler(lambda x, sigma, **_: denoise(x, sigma), x, sigmas, disable=True)
+    theirs = getattr(sampling, f"sample_{sampler}")(lambda x, sigma, **_: denoise(x, sigma), x, sigmas, disable=True)
     torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=2e-3)
 
 
@@ -128,6 +132,11 @@ def test_no_edges_in_a_flat_picture():
     assert measures.line_overlap(flat, flat).item() == 0
 
 
+def report_arguments(folder):
+    measured = {"n": 100, "seeds": 2, "cfg": 3.0, "sampler": "euler", "scheduler": "normal"}
+    return argparse.Namespace(models=folder, lines_only=False, **measured)
+
+
 def test_report_adds_up_seeds_and_knows_its_bars(tmp_path):
     for kind in FILES:
         (tmp_path / f"{kind}.safetensors").write_bytes(kind.encode())
@@ -136,7 +145,9 @@ def test_report_adds_up_seeds_and_knows_its_bars(tmp_path):
         report.add("one", {"look": Share(right, 100, 0.01)})
     report.add("two", {"left/right": Share(0, 0, 0.01)})
     report.add_values("line overlap, asked", torch.tensor([0.6, 0.8]))
-    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0, lines_only=False)
+    arguments = argparse.Namespace(
+        models=tmp_path, n=100, seeds=2, cfg=3.0, sampler="euler", scheduler="normal", lines_only=False
+    )
     write_report(report, arguments, 1.0, tmp_path)
     found = json.loads((tmp_path / "image.json").read_text())
     row = found["shares"]["one.look"]
@@ -154,7 +165,9 @@ def test_lines_complete_a_report_of_the_same_files_only(tmp_path):
     first, second = Report(), Report()
     first.add("one", {"look": Share(99, 100, 0.01)})
     second.add_values("line overlap, asked", torch.tensor([0.9, 0.8]))
-    arguments = argparse.Namespace(models=tmp_path, n=100, seeds=2, cfg=3.0, lines_only=False)
+    arguments = argparse.Namespace(
+        models=tmp_path, n=100, seeds=2, cfg=3.0, sampler="euler", scheduler="normal", lines_only=False
+    )
     write_report(first, arguments, 1.0, tmp_path)
     (tmp_path / "image_controlnet_lineart.safetensors").write_bytes(b"trained since")
     arguments.lines_only = True

@@ -2,10 +2,11 @@
 
 import pytest
 import torch
+from torch import nn
+
 from demo import diffusion, training
 from demo.layout import PlaceReading, RelationProbe, RelationReading
 from demo.world_tokens import token_rows
-from torch import nn
 
 
 class Features(nn.Module):

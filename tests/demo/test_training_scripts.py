@@ -59,6 +59,20 @@ def check_folder(folder: Path, *pictures: str) -> None:
         assert (folder / name).stat().st_size > 200, name
 
 
+def test_finished_files_can_be_trained_further(image_folder, vae_file, tmp_path, monkeypatch):
+    arguments = ["train_image", "--tiny", "--vae", str(vae_file), "--start", str(image_folder)]
+    monkeypatch.setattr("sys.argv", [*arguments, "--state", str(tmp_path), "--rate", "0"])
+    train_image.main()
+    weights, progress = training.read_state(tmp_path / "state.safetensors")
+    assert progress.step == 6  # three of them by what the file says of itself
+    before = demo_format.load(image_folder / "image_unet.safetensors", "image_unet")[0]
+    for name, value in before.items():
+        torch.testing.assert_close(weights[f"unet.{name}"], value, rtol=1e-3, atol=1e-6)
+    monkeypatch.setattr("sys.argv", [*arguments, "--state", str(tmp_path), "--resume"])
+    with pytest.raises(SystemExit, match="exclude"):
+        train_image.main()
+
+
 def test_the_autoencoder_is_what_the_stock_loader_reads(train, vae_file):
     check_folder(vae_file.parent, "vae.png")
     network = train_vae.read(vae_file, "cpu")
@@ -180,7 +194,9 @@ def test_a_controls_loss_reaches_all_that_is_trained():
         torch.randint(0, 256, (4, 1, 128, 128), generator=generator, dtype=torch.uint8),
         torch.from_numpy(world_tokens.token_rows(CAPTIONS[:2] * 2)).view(4, 1, 77),
     )
-    arguments = argparse.Namespace(batch=2, snr_limit=5.0, layout=0.5, layout_weight=0.7)
+    arguments = argparse.Namespace(
+        batch=2, snr_limit=5.0, layout=0.5, layout_weight=0.7, layout_from=400, layout_limit=60.0
+    )
     loss = train_control.make_loss(
         unet.requires_grad_(False), text.requires_grad_(False), network, state, pool, arguments
     )

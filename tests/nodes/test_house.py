@@ -28,6 +28,7 @@ NODE_IDS = [
     "PaperNodes_MixNoise",
     "PaperNodes_CameraFlow",
     "PaperNodes_CutAndDrag",
+    "PaperNodes_DemoCheckpoint",
 ]
 
 

@@ -91,7 +91,7 @@ def test_nothing_to_move(text):
 
 def test_the_editor_gets_the_first_frame(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_paths, "temp_directory", str(tmp_path))
-    (entry,) = drag("").ui.as_dict()["images"]
+    (entry,) = drag("").ui["first_frame"]
     assert entry["type"] == "temp"
     shown = Image.open(tmp_path / entry["subfolder"] / entry["filename"])
     assert shown.size == (WIDTH, HEIGHT)

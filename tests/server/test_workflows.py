@@ -31,12 +31,13 @@ EXPECTED: dict[str, dict[str, int]] = {
         "Save warped noise": 49,
     },
     "cut_and_drag": {
-        "Cut And Drag": 1,  # the first frame, for the editor
         "Save composite pictures": 49,
         "Save flow picture": 48,
         "Save noise picture": 49,
         "Save warped noise": 49,
     },
+    "demo_line_art": {"Save pictures": 1},
+    "demo_text_to_image": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
