@@ -32,7 +32,7 @@ class Result:
 def entries(outputs: dict) -> Iterator[tuple[str, str, dict]]:
     """Every file in a job's outputs, as (node id, key, entry).
 
-    Other things that nodes show are passed over, and temporary files under a key of a node's own, which its editor uses.
+    Other things that nodes show are passed over, and temporary files under a key of a node's own: its editor's.
     """
     for node, shown in outputs.items():
         for kind, values in shown.items() if isinstance(shown, dict) else ():

@@ -264,7 +264,7 @@ class CutAndDrag(io.ComfyNode):
             Flow(made.vectors, occlusion=made.occlusion),
             made.composites,
             made.masks,
-            # What the editor draws on when the picture comes from no file; a name of its own, or the page shows it, too.
+            # What the editor draws on when the picture comes from no file. Under "images" the page would show it, too.
             ui={"first_frame": ui.PreviewImage(picture[None]).as_dict()["images"]},
         )
 
