@@ -1,9 +1,12 @@
 """The real editor in headless Chromium, classic and Nodes 2.0."""
 
+import numpy
 import pytest
+from motion_editor import HEIGHT, PICTURE, WIDTH, MotionEditor, picture
 from papernodes.host import editor as host_editor
 from papernodes.host import layout
 from papernodes.host.layout import HostError
+from PIL import Image
 
 
 @pytest.fixture(scope="module")
@@ -24,3 +27,22 @@ def editor(request, chromium, server, base_directory):
     layout.copy_media(base_directory / "input")
     with host_editor.open_editor(chromium, server.url, nodes_2=request.param) as page:
         yield page
+
+
+@pytest.fixture(scope="module")
+def motion_picture(base_directory):
+    """The picture on which the Cut and Drag editor is tried, in the input folder."""
+    folder = base_directory / "input"
+    folder.mkdir(exist_ok=True)
+    # Transparent in part: Load Image hands on the colours, and so must the page.
+    alpha = numpy.full((HEIGHT, WIDTH, 1), 255, numpy.uint8)
+    alpha[:20, :30] = 0
+    Image.fromarray(numpy.concatenate([picture(), alpha], axis=2)).save(folder / PICTURE)
+
+
+@pytest.fixture
+def motion(motion_picture, editor):  # in this order: the page reads its lists of files once
+    """The editor of a fresh graph; the page must have had no error in the end."""
+    editor.errors.clear()
+    yield MotionEditor(editor)
+    assert editor.errors == []

@@ -3,6 +3,8 @@
 import json
 from dataclasses import dataclass
 
+import numpy
+
 NODE = "PaperNodes_CutAndDrag"
 FIND = f"window.app.graph.nodes.find(node => node.type === {json.dumps(NODE)})"
 EDITOR = f"({FIND}?.widgets.find(widget => widget.editor).editor)"
@@ -28,6 +30,21 @@ PARTS = {
         {"id": "cup", "name": "Cup", "polygon": [[0.6, 0.5], [0.8, 0.5], [0.7, 0.85]], "keys": []},
     ],
 }
+
+
+WIDTH, HEIGHT = 96, 64
+SQUARE = [(0.3, 0.3), (0.6, 0.3), (0.6, 0.65), (0.3, 0.65)]
+
+
+def picture() -> numpy.ndarray:
+    """uint8 [HEIGHT, WIDTH, 3]: stripes in every direction, so that nothing looks like its mirror image."""
+    y, x = numpy.mgrid[0:HEIGHT, 0:WIDTH]
+    bands = [numpy.sin(x / 5), numpy.sin(y / 4 + x / 20), numpy.cos((x + 2 * y) / 9)]
+    return ((numpy.stack(bands, axis=-1) + 1) * 127).astype(numpy.uint8)
+
+
+def near(found, wanted, tolerance=0.012):
+    return numpy.abs(numpy.asarray(found, float) - numpy.asarray(wanted, float)).max() < tolerance
 
 
 def graph(motion: object = "", *, picture: str | None = PICTURE, frames: int = FRAMES, size=(620, 720)) -> dict:
