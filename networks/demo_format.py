@@ -24,6 +24,10 @@ KINDS = (
     "image_clip_vision",
     "image_controlnet_lineart",
     "reader",
+    "video_unet",
+    "video_text_encoder",
+    "video_vae",
+    "video_lora_warped_noise",
 )
 
 _FORMAT = "papernodes-demo"

@@ -1,0 +1,81 @@
+"""The small video model's tuning on warped noise: a LoRA in the layout that ComfyUI's LoRA loaders read for Wan.
+
+Of a layer ``L`` the file holds ``diffusion_model.L.lora_A.weight`` (down, [rank, inputs]) and
+``diffusion_model.L.lora_B.weight`` (up, [outputs, rank]) in float16; at strength 1 the product is added to the weight.
+"""
+
+import os
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+
+from .demo_format import check_fit, load
+from .demo_video import build_network
+
+KIND = "video_lora_warped_noise"
+RANK = 32
+LAYERS = (".self_attn.q", ".self_attn.k", ".self_attn.v", ".self_attn.o", ".ffn.0", ".ffn.2")
+"""What is tuned in every block, beside the first layer: what finds and moves noise that belongs together."""
+
+_PREFIX = "diffusion_model."
+_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
+
+
+def tuned_layers() -> list[str]:
+    """The names of the layers that the LoRA changes, as the network has them."""
+    names = [name.removesuffix(".weight") for name in build_network("meta").state_dict() if name.endswith(".weight")]
+    return [name for name in names if name == "patch_embedding" or name.endswith(LAYERS)]
+
+
+def initial_lora(seed: int, rank: int = RANK) -> dict[str, Tensor]:
+    """What training starts from, in the form that the file holds: the change is exactly 0.
+
+    Args:
+        seed: of the random down factors.
+        rank: of the factors.
+
+    Returns:
+        float32 on the CPU, to be trained and then saved as they are.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    weights = build_network("meta").state_dict()
+    state = {}
+    for layer in tuned_layers():
+        shape = weights[f"{layer}.weight"].shape
+        down = torch.randn(rank, *shape[1:], generator=generator)
+        state[_PREFIX + layer + _DOWN] = down * shape[1:].numel() ** -0.5
+        state[_PREFIX + layer + _UP] = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
+    return state
+
+
+def apply_lora(state: Mapping[str, Tensor], network_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The network's tuned weights, as the host computes them at strength 1; gradients reach ``state``.
+
+    Args:
+        state: what the file holds.
+        network_state: the network's weights, on the same device.
+
+    Returns:
+        Only the weights that change.
+    """
+    merged = {}
+    for name, up in state.items():
+        if name.endswith(_UP):
+            layer = name.removesuffix(_UP)
+            weight = network_state[layer.removeprefix(_PREFIX) + ".weight"]
+            change = up.flatten(1) @ state[layer + _DOWN].flatten(1)
+            merged[layer.removeprefix(_PREFIX) + ".weight"] = weight + change.view(weight.shape).to(weight.dtype)
+    return merged
+
+
+def load_lora(path: str | os.PathLike) -> dict[str, Tensor]:
+    """What comfy.sd.load_lora_for_models takes, from a file of kind "video_lora_warped_noise".
+
+    Raises:
+        DemoFileError: see demo_format.load; weights that are not this network's.
+    """
+    state, _ = load(path, KIND)
+    ranks = {value.shape[0] for name, value in state.items() if name.endswith(_DOWN)}
+    check_fit(path, state, initial_lora(0, ranks.pop() if len(ranks) == 1 else RANK))
+    return state
