@@ -22,6 +22,8 @@ RUNNABLE = sorted(FOLDER.glob("*.json"))
 NEEDS_MODELS = sorted((FOLDER / "needs_models").glob("*.json"))
 MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if path.suffix in layout.MEDIA_SUFFIXES)
 
+FILES = (".safetensors", ".mp4", ".png", ".jpg", ".webp", ".pth")
+
 EXPECTED: dict[str, dict[str, int]] = {
     # graph -> output node (its title or class) -> frames in each of its files
     "camera_move": {
@@ -177,13 +179,7 @@ def check_value(value, spec: list, prompt: dict, object_info: dict) -> str | Non
         return None if fitting else f"{given} into {kind}"
     if kind == "COMBO":
         choices = spec[0] if isinstance(spec[0], list) else options.get("options", [])
-        names_a_file = isinstance(value, str) and Path(value).suffix in (
-            ".safetensors",
-            ".mp4",
-            ".png",
-            ".webp",
-            ".pth",
-        )
+        names_a_file = isinstance(value, str) and Path(value).suffix in FILES
         return None if names_a_file or value in choices else f"{value!r} is none of {choices}"
     fits = {"INT": int, "FLOAT": (int, float), "BOOLEAN": bool, "STRING": str}.get(kind)
     if fits is None:
