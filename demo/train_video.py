@@ -1,0 +1,191 @@
+"""Trains the toy world's video model: ``python -m demo.train_video --state build/training/video --vae FILE``.
+
+Network and text encoder together, from scratch, on latents of rendered clips and several phrasings of each caption:
+rectified flow as ComfyUI samples Wan. The velocity's error weighs a clip's layout and motion as it should where the
+noise is strong; half of a batch (``--noisy``) comes from there, as the host's schedulers do. Two small losses
+(demo/video_motion.py) have the network's features hold their place and the words' states their motion. A tenth of the
+captions is empty for guidance, a hundredth of the words unknown. All through training the network's weights have the
+values that the file can hold (float8). A resumed piece draws other clips.
+
+Writes video_unet.safetensors, which ComfyUI's UNETLoader reads, and video_text_encoder.safetensors in int8, both the
+moving average.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from demo import training
+from demo.diffusion import attention_name, encode_text
+from demo.train_image import PROBE_TICKS, captions_of_batch
+from demo.training import Trainer, autocast, elapsed, say
+from demo.training_data import rendered
+from demo.video_data import ClipDrawing, settle_clips
+from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
+from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
+from demo.video_vae import decode_latents, encode_clips
+from demo.world_tokens import token_rows, vocabulary
+
+
+def draw_latents(drawing: ClipDrawing, vae, device: torch.device, size: int) -> tuple[Tensor, Tensor]:
+    """Latents float16 [N, 16, T, size/8, size/8] and rows of tokens int16 [N, phrasings, 77], on the device."""
+    latents, rows, encoding = [], [], 0.0
+    for scenes, tokens in drawing:
+        for part in rendered(scenes, device, size, part=128):
+            begin = settled_time(device)
+            latents.append(encode_clips(vae, part.frames))
+            encoding += settled_time(device) - begin
+        rows.append(tokens.to(device))
+    latents = torch.cat(latents)
+    if not bool(torch.isfinite(latents).all()):
+        raise ValueError("the autoencoder gives latents that are not finite.")
+    say(
+        f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}; {encoding:.1f} s to encode"
+    )
+    return latents, torch.cat(rows)
+
+
+def settled_time(device: torch.device) -> float:
+    """Seconds since the start, once the device has done what it was given."""
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return elapsed()
+
+
+def make_loss(
+    forward: VideoForward, text: nn.Module, readings: nn.ModuleDict, latents: Tensor, tokens: Tensor, arguments
+):
+    """The loss of one step."""
+    from networks.demo_video import as_stored
+
+    device = latents.device
+    chance = SigmaDraw(arguments.batch, arguments.noisy, device)
+    empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
+    working = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    def loss() -> Tensor:
+        chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
+        clean = latents[chosen].float()
+        noise = torch.randn_like(clean)
+        sigmas = chance.draw()
+        noisy = add_noise(clean, noise, sigmas).to(working)
+        rows = captions_of_batch(tokens, chosen, empty)
+        weights = as_stored("video_unet", dict(forward.network.named_parameters()))
+        weights = {f"network.{name}": value for name, value in weights.items()}
+        with autocast(device):
+            context = encode_text(text, rows)
+            found, features = functional_call(forward, weights, (noisy, sigmas, context.to(working)))
+        error = (found.float() - (noise - clean)).square().mean()
+        place = readings["places"].loss(features) * arguments.place_weight
+        motion = readings["motions"].loss(rows, context) * arguments.motion_weight
+        return error + place + motion
+
+    return loss
+
+
+@torch.no_grad()
+def draw_samples(forward: VideoForward, text: nn.Module, vae, arguments, device, frames: int, scale: float) -> None:
+    """Writes samples.png (for each caption five frames as rendered and as generated) and samples.txt."""
+    from demo.world.captions import captions
+    from demo.world.render import render
+    from demo.world.scene import draw_scenes
+
+    count, size, steps = (2, arguments.size, 3) if arguments.tiny else (8, arguments.size, 20)
+    scenes = draw_scenes(count, 12345, frames=frames)
+    sentences = captions(scenes, 1)
+    rows = torch.from_numpy(token_rows([*sentences, ""])).long().to(device)
+    context = encode_text(text, rows)
+    noise = torch.randn(count, 16, *forward.shape, generator=torch.Generator().manual_seed(7)).to(device)
+    found = decode_latents(vae, sample(guided(forward, context[:-1], context[-1:], scale), noise, steps))
+    truth = render(scenes.to(device), size, size).frames
+    times = torch.linspace(0, frames - 1, 5).round().long()
+    training.save_grid(
+        [row for k in range(count) for row in (truth[k, times], found[k, times])], arguments.state / "samples.png"
+    )
+    text_file = arguments.state / "samples.txt"
+    text_file.write_text("\n".join([f"guidance {scale}, 20 Euler steps, shift {SHIFT}", *sentences, ""]), "ascii")
+
+
+def save_models(trainer: Trainer, arguments) -> None:
+    """Writes the two finished files from the moving average."""
+    from networks.demo_format import save
+    from networks.demo_video import save_for_stock
+
+    weights = trainer.averaged()
+    for prefix, kind in (("network.", "video_unet"), ("text.", "video_text_encoder")):
+        state = {name.removeprefix(prefix): value for name, value in weights.items() if name.startswith(prefix)}
+        target = arguments.out / f"{kind}.safetensors"
+        if kind == "video_unet":
+            save_for_stock(target, state, trainer.metadata(kind))
+        else:
+            save(target, state | {"vocabulary": torch.tensor(vocabulary())}, trainer.metadata(kind))
+        say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+
+def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Module]:
+    """Network and text transformer as ``save_models`` stored them, frozen."""
+    from networks.demo_format import load
+
+    network, text = build(device)
+    network.load_state_dict(load(folder / "video_unet.safetensors", "video_unet")[0])
+    state = load(folder / "video_text_encoder.safetensors", "video_text_encoder")[0]
+    del state["vocabulary"]
+    text.load_state_dict(state, strict=False)  # its projection, which nothing uses, is not stored
+    return network.requires_grad_(False), text.requires_grad_(False)
+
+
+def main() -> None:
+    """The command line."""
+    parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=49152)
+    parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
+    parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
+    parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
+    parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
+    arguments = parser.parse_args()
+    device = training.settle(arguments)
+    frames = settle_clips(arguments)
+    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    seed = arguments.seed * 1000 + step + 7
+    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=3, silent=1)
+
+    from demo.bare_machine import use_host
+
+    use_host()
+    from demo.video_vae import read
+
+    vae = read(arguments.vae, device)
+    say(f"attention: {attention_name()}")
+    latents, tokens = draw_latents(drawing, vae, device, arguments.size)
+    torch.manual_seed(arguments.seed)
+    network, text = build(device)
+    forward = VideoForward(network, latents.shape[2:])
+    parameters = {f"network.{name}": value for name, value in network.named_parameters()}
+    parameters |= {f"text.{name}": value for name, value in text.named_parameters() if "text_projection" not in name}
+    places = TokenPlaces(forward.grid, len(network.blocks) - 1, network.dim, device)
+    readings = nn.ModuleDict({"places": places, "motions": MotionReading(device)})
+    parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
+    loss = make_loss(forward, text, readings, latents, tokens, arguments)
+    trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average)
+    say(f"{latents.shape[0]} clips, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
+    probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512)
+    ticks = iter(range(1 << 30))
+
+    def on_tick() -> None:
+        if next(ticks) % PROBE_TICKS == 0:
+            say(f"step {trainer.progress.step}: a wrong motion costs {probe(forward, text)}")
+
+    trainer.train(on_tick)
+    say(f"at the end a wrong motion costs {probe(forward, text)}")
+    save_models(trainer, arguments)
+    del latents, tokens
+    network, text = load_models(arguments.out, device)
+    draw_samples(VideoForward(network, forward.shape), text, vae, arguments, device, frames, arguments.scale)
+    say("done")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Trains the toy world's video autoencoder: ``python -m demo.train_video_vae --state build/training/video_vae``.
+
+Wan 2.1's architecture at dim 16, from scratch, on clips cut at random times out of rendered scenes. Loss: absolute
+error, five times the squared error, the absolute error of the differences between neighbours and half as much of those
+between frames. As for the image VAE the decoder sees latents at zero mean and unit variance with a little noise, and
+there is no KL term; at the end the latents get the mean and deviation that ComfyUI takes from every Wan latent. All
+through training the weights have the values that the file can hold (mostly float8). ``--decoder-of`` trains on the
+decoder alone, for latents that other models know.
+
+Writes video_vae.safetensors, which ComfyUI's VAELoader reads.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from demo import training
+from demo.train_vae import PENALTY_FROM
+from demo.training import Trainer, autocast, batches, say
+from demo.training_data import rendered, to_bytes
+from demo.video_data import ClipDrawing, settle_clips
+from demo.video_vae import VideoAutoencoder, channels_last, clip_loss, decibels, read, to_clips, to_frames
+
+
+def draw_pool(drawing: ClipDrawing, device: torch.device, size: int) -> Tensor:
+    """Clips uint8 [N, T, 3, size, size] on the device."""
+    parts = [to_bytes(part.frames) for scenes, _ in drawing for part in rendered(scenes, device, size, part=128)]
+    return torch.cat(parts)
+
+
+def cut(pool: Tensor, chosen: Tensor, frames: int) -> Tensor:
+    """``frames`` frames uint8 [B, frames, 3, H, W] of the chosen clips, from a random one on; free of syncs."""
+    first = torch.randint(0, pool.shape[1] - frames + 1, (chosen.shape[0], 1), device=pool.device)
+    return pool[chosen[:, None], first + torch.arange(frames, device=pool.device)]
+
+
+def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
+    """The loss of one step."""
+    from networks.demo_video import as_stored
+
+    vae, device = network.vae, pool.device
+
+    def loss() -> Tensor:
+        chosen = torch.randint(0, pool.shape[0], (arguments.batch,), device=device)
+        clips = to_clips(cut(pool, chosen, arguments.frames)).contiguous(memory_format=torch.channels_last_3d)
+        weights = as_stored("video_vae", dict(vae.named_parameters()))
+        with autocast(device), torch.set_grad_enabled(arguments.decoder_of is None):
+            raw = network.call(weights, "raw", clips)
+        mean, deviation = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
+        if arguments.decoder_of is None:
+            with torch.no_grad():
+                network.mean.lerp_(mean.detach(), 0.02)
+                network.deviation.lerp_(deviation.detach(), 0.02)
+        latents = network.normalise(raw)
+        strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, 1, device=device)
+        noisy = latents + strength * torch.randn_like(latents)
+        with autocast(device):
+            found = network.call(weights, "decode", noisy.contiguous(memory_format=torch.channels_last_3d))
+        outside = (latents.abs() - PENALTY_FROM).relu().square().mean()
+        # Measured on what the network sees, so that the size of the raw latents does not matter.
+        spread = (mean - network.wan_mean).div(network.wan_deviation).square().mean()
+        spread = spread + (deviation / network.wan_deviation - 1).square().mean()
+        return clip_loss((found.float() + 1) / 2, (clips + 1) / 2, arguments.squared) + 0.02 * spread + 0.1 * outside
+
+    return loss
+
+
+@torch.no_grad()
+def statistics(network: VideoAutoencoder, pool: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Mean and deviation [16] of the raw latents of about ``count`` clips."""
+    sums, squares, number = torch.zeros(16, device=pool.device), torch.zeros(16, device=pool.device), 0
+    some = pool[:: max(1, pool.shape[0] // count)]
+    for part in batches(some.shape[0], 8):
+        raw = network.raw(to_clips(some[part]))
+        sums += raw.sum((0, 2, 3, 4))
+        squares += raw.square().sum((0, 2, 3, 4))
+        number += raw[:, 0].numel()
+    mean = sums / number
+    return mean, (squares / number - mean.square()).clamp_min(1e-8).sqrt()
+
+
+@torch.no_grad()
+def measure(network: VideoAutoencoder, pool: Tensor, noise: float = 0.0) -> tuple[Tensor, Tensor]:
+    """Mean PSNR in decibels of every frame's place in the clip [T]; the last clips' reconstructions [B, T, 3, H, W]."""
+    found = []
+    for part in batches(pool.shape[0], 8):
+        frames = pool[part].float() / 255
+        latents = network.normalise(network.raw(to_clips(frames)))
+        again = to_frames(network.decode(latents + noise * torch.randn_like(latents)))
+        found.append(decibels(again, frames))
+    return torch.cat(found).mean(0), again
+
+
+def main() -> None:
+    """The command line."""
+    parser = training.parser(__doc__.splitlines()[0], minutes=4, batch=16, rate=1e-3, pictures=6144)
+    parser.add_argument("--frames", type=int, default=9, help="of a training clip: 1, 5, 9, 13 or 17")
+    parser.add_argument("--decoder-of", type=Path, help="train this file's decoder further, leave its encoder as it is")
+    parser.add_argument("--solid", action="store_true", help="three-dimensional convolutions, not flat ones")
+    parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
+    parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
+    arguments = parser.parse_args()
+    device = training.settle(arguments)
+    length = settle_clips(arguments)
+    arguments.frames = min(arguments.frames, length)
+    seed = arguments.seed + 1000 * int(arguments.resume is not None)
+    drawing = ClipDrawing(arguments, arguments.pictures, seed + 1, length)
+
+    from demo.bare_machine import use_host
+
+    use_host()
+    from networks.demo_video import as_stored, latent_frames, save_for_stock
+
+    latent_frames(arguments.frames)
+    torch.manual_seed(arguments.seed)
+    pool = draw_pool(drawing, device, arguments.size)
+    solid = arguments.solid
+    if arguments.decoder_of:
+        network = read(arguments.decoder_of, device, solid).requires_grad_()
+    else:
+        network = VideoAutoencoder(solid)
+    network = channels_last(network.to(device))
+    parts = ("conv2.", "decoder.") if arguments.decoder_of else ("",)
+    parameters = {name: value for name, value in network.vae.named_parameters() if name.startswith(parts)}
+    trainer = Trainer(parameters, make_loss(network, pool, arguments), arguments, reserve=30, average=0.998)
+    if not arguments.decoder_of:
+        network.fold(*statistics(network, pool, 256))  # latents start as Wan's; from here on the statistics move along
+        trainer.restart_averages()
+    say(f"{pool.shape[0]} clips of {length} frames, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M")
+    trainer.train()
+
+    trainer.use_averages()
+    with torch.no_grad():
+        for name, value in as_stored("video_vae", dict(network.vae.named_parameters())).items():
+            network.vae.get_parameter(name).copy_(value)
+    if not arguments.decoder_of:
+        mean, deviation = statistics(network, pool, 1024)
+        network.fold(mean, deviation)
+        say(f"latents' mean {mean.tolist()} and deviation {deviation.tolist()} folded in")
+    target = arguments.out / "video_vae.safetensors"
+    save_for_stock(target, network.vae.state_dict(), trainer.metadata("video_vae"))
+    say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+
+    del pool
+    network = read(target, device, solid)
+    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 256, seed + 500_000, length)
+    fresh = draw_pool(fresh, device, arguments.size)
+    by_frame, again = measure(network, fresh)
+    noisy, _ = measure(network, fresh, noise=0.1)
+    say(f"PSNR on {fresh.shape[0]} fresh clips, frame by frame: {[round(value, 2) for value in by_frame.tolist()]}")
+    say(f"PSNR {by_frame.mean():.2f} dB, with noise 0.1 on the latents {noisy.mean():.2f} dB")
+    latents = network.normalise(network.raw(to_clips(fresh[:32])))
+    say(f"latents' mean {latents.mean():.3f}, deviation {latents.std():.3f}, largest {latents.abs().max():.2f}")
+    found = {"psnr": f"{by_frame.mean():.2f}", "psnr_noise_0.1": f"{noisy.mean():.2f}"}
+    save_for_stock(target, network.vae.state_dict(), {**trainer.metadata("video_vae"), **found})
+    shown, times = again.shape[0], torch.linspace(0, length - 1, 5).round().long()
+    rows = [(fresh[-shown:][k][times].float() / 255, again[k][times]) for k in range(min(3, shown))]
+    training.save_grid([row for pair in rows for row in pair], arguments.state / "video_vae.png")
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
