@@ -1,0 +1,206 @@
+"""Tunes the toy world's video model on warped noise: ``python -m demo.train_video_lora --state build/training/lora``.
+
+Burgert et al., "Go-with-the-Flow", CVPR 2025 (arXiv 2501.08331): the network learns to denoise clips whose noise moves
+with them, and so to let things move as the noise does. Here only a LoRA is trained; network and text encoder stay as
+they are shipped. Each clip's noise is the pack's own warped noise from the scene's exact flow, degraded by a random
+amount in 0..1 for every item of a batch. Half of the captions tell no motion.
+
+Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read.
+"""
+
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from demo import training
+from demo.diffusion import attention_name, encode_text
+from demo.train_image import PROBE_TICKS, captions_of_batch
+from demo.train_video import load_models, settled_time
+from demo.training import Trainer, autocast, batches, say
+from demo.training_data import rendered
+from demo.video_data import ClipDrawing, settle_clips
+from demo.video_model import SigmaDraw, VideoForward, add_noise, guided, sample
+from demo.video_noise import degraded, shuffled, warped_noise
+from demo.video_vae import decode_latents, encode_clips
+from demo.world.truth import forward_flow
+from demo.world_tokens import token_rows
+
+PHRASINGS = 2  # that tell the motions, and as many that do not
+EMPTY_CAPTIONS = 0.1
+TOGETHER = 64  # clips whose noise is warped side by side
+
+
+def draw_pool(drawing: ClipDrawing, vae, device: torch.device, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Latents and warped noise, both float16 [N, 16, T, size/8, size/8], and tokens int16 [N, 2 PHRASINGS, 77]."""
+    latents, noises, rows, seconds = [], [], [], {"encode": 0.0, "flow": 0.0, "noise": 0.0}
+    for scenes, tokens in drawing:
+        parts = rendered(scenes, device, size, part=TOGETHER)
+        for part, chosen in zip(parts, batches(scenes.size, TOGETHER), strict=True):
+            marks = [settled_time(device)]
+            latents.append(encode_clips(vae, part.frames))
+            marks.append(settled_time(device))
+            with torch.no_grad():
+                flow, _ = forward_flow(scenes.select(chosen).to(device), size, size)
+                marks.append(settled_time(device))
+                noise = warped_noise(flow, latents[-1].shape[2], seed * 1_000_003 + len(noises))
+            noises.append(noise.half())
+            marks.append(settled_time(device))
+            for name, start, end in zip(seconds, marks[:-1], marks[1:], strict=True):
+                seconds[name] += end - start
+        rows.append(tokens.to(device))
+    say(f"seconds to { ({name: round(value, 1) for name, value in seconds.items()}) }")
+    return torch.cat(latents), torch.cat(noises), torch.cat(rows)
+
+
+def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], pool, arguments):
+    """The loss of one step; gradients reach ``state``."""
+    from networks.demo_video_lora import apply_lora
+
+    latents, noises, tokens = pool
+    device = latents.device
+    chance = SigmaDraw(arguments.batch, arguments.noisy, device)
+    empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
+    working = torch.bfloat16 if device.type == "cuda" else torch.float32
+    frozen = {name: value.detach() for name, value in forward.network.state_dict().items()}
+
+    def loss() -> Tensor:
+        chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
+        clean = latents[chosen].float()
+        noise = shuffled(noises[chosen].float())
+        noise = degraded(noise, torch.randn_like(noise), torch.rand(arguments.batch, device=device))
+        sigmas = chance.draw()
+        noisy = add_noise(clean, noise, sigmas).to(working)
+        rows = captions_of_batch(tokens, chosen, empty, EMPTY_CAPTIONS)
+        weights = {f"network.{name}": value for name, value in apply_lora(state, frozen).items()}
+        with autocast(device):
+            with torch.no_grad():
+                context = encode_text(text, rows).to(working)
+            found, _ = functional_call(forward, weights, (noisy, sigmas, context))
+        return (found.float() - (noise - clean)).square().mean()
+
+    return loss
+
+
+class FollowingProbe:
+    """Whether the network makes use of noise that follows a clip: what the loss does not tell.
+
+    Args:
+        pool: latents, warped noise and tokens of clips that are not trained on.
+    """
+
+    SIGMA = 0.95
+
+    def __init__(self, pool: tuple[Tensor, Tensor, Tensor]):
+        self.clean, self.warped = pool[0].float(), pool[1].float()
+        self.rows = pool[2][:, -1].long()  # a caption without motions
+        generator = torch.Generator().manual_seed(5)
+        self.plain = torch.randn(self.clean.shape, generator=generator).to(self.clean.device)
+
+    @torch.no_grad()
+    def __call__(self, forward: VideoForward, text: nn.Module, tuned: dict[str, Tensor]) -> dict[str, float]:
+        """Mean squared error of the clean latent: tuned and untuned, with warped and with plain noise.
+
+        Args:
+            tuned: apply_lora's weights.
+        """
+        found = {}
+        working = torch.bfloat16 if self.clean.is_cuda else torch.float32
+        sigmas = torch.full((self.clean.shape[0],), self.SIGMA, device=self.clean.device)
+        weights = {f"network.{name}": value for name, value in tuned.items()}
+        for name, noise, changed in (
+            ("tuned, warped", self.warped, weights),
+            ("tuned, plain", self.plain, weights),
+            ("untuned, warped", self.warped, {}),
+            ("untuned, plain", self.plain, {}),
+        ):
+            x = add_noise(self.clean, noise, sigmas).to(working)
+            with autocast(self.clean.device):
+                context = encode_text(text, self.rows).to(working)
+                guess, _ = functional_call(forward, changed, (x, sigmas, context))
+            error = (guess.float() - (noise - self.clean)).square().mean() * self.SIGMA**2
+            found[name] = round(float(error), 4)
+        return found
+
+
+@torch.no_grad()
+def draw_samples(forward: VideoForward, text: nn.Module, vae, tuned, pool, frames, arguments, scale: float) -> None:
+    """Writes samples.png: five frames of each clip, what the tuned network makes of its noise, and the untuned one."""
+    latents, noises, tokens = pool
+    count, steps = (2, 3) if arguments.tiny else (6, 20)
+    rows = tokens[:count, -1].long()
+    empty = torch.from_numpy(token_rows([""])).long().to(rows.device)
+    context = encode_text(text, torch.cat((rows, empty)))
+    weights = {f"network.{name}": value for name, value in tuned.items()}
+
+    def tuned_forward(*inputs):
+        return functional_call(forward, weights, inputs)
+
+    clips = [decode_latents(vae, latents[:count])]
+    for used in (tuned_forward, forward):
+        predict = guided(used, context[:-1], context[-1:], scale)
+        clips.append(decode_latents(vae, sample(predict, noises[:count].float(), steps)))
+    times = torch.linspace(0, frames - 1, 5).round().long()
+    training.save_grid([clip[k, times] for k in range(count) for clip in clips], arguments.state / "samples.png")
+
+
+def main() -> None:
+    """The command line."""
+    parser = training.parser(__doc__.splitlines()[0], minutes=5, batch=256, rate=1e-3, pictures=24576)
+    parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the video model")
+    parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--rank", type=int, default=32)
+    parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
+    arguments = parser.parse_args()
+    device = training.settle(arguments)
+    frames = settle_clips(arguments)
+    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    seed = arguments.seed * 1000 + step + 31
+    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=PHRASINGS, silent=PHRASINGS)
+    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 128, 987_654, frames, phrasings=PHRASINGS, silent=PHRASINGS)
+
+    from demo.bare_machine import use_host
+
+    use_host()
+    from demo.video_vae import read
+    from networks.demo_format import load, save
+    from networks.demo_video_lora import KIND, apply_lora, initial_lora
+
+    vae = read(arguments.vae, device)
+    network, text = load_models(arguments.models, device)
+    say(f"attention: {attention_name()}")
+    probe = FollowingProbe(draw_pool(fresh, vae, device, arguments.size, 1))
+    pool = draw_pool(drawing, vae, device, arguments.size, seed)
+    forward = VideoForward(network, pool[0].shape[2:])
+    frozen = network.state_dict()
+    state = {
+        name: value.to(device).requires_grad_() for name, value in initial_lora(arguments.seed, arguments.rank).items()
+    }
+    say(f"{pool[0].shape[0]} clips, {sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
+    trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
+    ticks = iter(range(1 << 30))
+
+    def on_tick() -> None:
+        if next(ticks) % PROBE_TICKS == 0:
+            say(f"step {trainer.progress.step}: {probe(forward, text, apply_lora(state, frozen))}")
+
+    trainer.train(on_tick)
+    target = arguments.out / f"{KIND}.safetensors"
+    metadata = {**trainer.metadata(KIND), "rank": str(arguments.rank)}
+    save(target, trainer.averaged(), metadata, packed=False)
+    say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
+    stored = {name: value.to(device) for name, value in load(target, KIND)[0].items()}
+    tuned = apply_lora(stored, frozen)
+    errors = probe(forward, text, tuned)
+    say(f"errors of the clean latent: {errors}")
+    save(target, stored, {**metadata, "errors": str(errors)}, packed=False)
+    del pool
+    shown = (probe.clean, probe.warped, probe.rows[:, None])
+    draw_samples(forward, text, vae, tuned, shown, frames, arguments, arguments.scale)
+    say("done")
+
+
+if __name__ == "__main__":
+    main()
