@@ -254,25 +254,32 @@ def velocity_of(state: dict[str, Tensor], device: torch.device) -> Callable[[Ten
     return velocity
 
 
-def random_networks(device: torch.device) -> tuple[VideoNetworks, VideoNetworks]:
-    """Networks of the right shapes that were never trained, to try the report out."""
-    from demo.training import initialise
-    from demo.world_tokens import vocabulary
+def random_states() -> dict[str, dict[str, Tensor]]:
+    """Weights of the right shapes that were never trained, kind -> name -> float32: to try things out."""
     from networks.demo_image import build_text_transformer
     from networks.demo_video import build_network, build_vae
 
-    torch.manual_seed(0)
     built = {
         "video_unet": build_network(),
         "video_text_encoder": build_text_transformer(vocabulary_rows=len(vocabulary()) + 1),
         "video_vae": build_vae(),
     }
+    generator = torch.Generator().manual_seed(0)
     states = {}
     for kind, network in built.items():
-        initialise(network)
-        states[kind] = {
-            name: value if value.isfinite().all() and value.abs().max() < 10 else torch.randn_like(value) * 0.02
-            for name, value in network.state_dict().items()
-        }
-    networks = networks_of(states, device)
+        states[kind] = {}
+        for name, value in network.state_dict().items():
+            # Layers leave their memory as it comes; scales begin at 1.
+            fan = max(1, value[0].numel()) if value.ndim > 1 else 1
+            drawn = torch.randn(value.shape, generator=generator) * (fan**-0.5 if value.ndim > 1 else 0.02)
+            is_scale = name.endswith(("gamma", "norm_q.weight", "norm_k.weight")) or (
+                value.ndim == 1 and name.endswith("weight")
+            )
+            states[kind][name] = torch.ones(value.shape) if is_scale else drawn
+    return states
+
+
+def random_networks(device: torch.device) -> tuple[VideoNetworks, VideoNetworks]:
+    """Networks of ``random_states`` in the place of those without and with the LoRA."""
+    networks = networks_of(random_states(), device)
     return networks, networks
