@@ -193,11 +193,7 @@ class WarpedNoise:
         elif 1 < layout.frames < clip_frames and (clip_frames - 1) not in [
             r * (layout.frames - 1) for r in FRAME_RATIOS
         ]:
-            logging.info(
-                "Warp Noise: %d video frames of flow are spread over %d latent frames; the motion is stretched to fit.",
-                clip_frames,
-                layout.frames,
-            )
+            logging.info("%s", _stretched(layout, clip_frames))
         height, width = self.flow.vectors.shape[-2:]
         ratio = (width / height) / (layout.width / layout.height)
         if max(ratio, 1 / ratio) > 1 + ASPECT_TOLERANCE:
@@ -208,6 +204,33 @@ class WarpedNoise:
             )  # fmt: skip
 
 
+def _video_frames(latent_frames: int) -> str:
+    """How many video frames some latent frames are, by family."""
+    wan, ltxv = ((latent_frames - 1) * ratio + 1 for ratio in FRAME_RATIOS)
+    return f"{wan} video frames for Wan, HunyuanVideo and CogVideoX or {ltxv} for LTXV"
+
+
+def _stretched(layout: LatentLayout, clip_frames: int) -> str:
+    """What to know of a flow that is longer or shorter than the video, or of a length that no video can have."""
+    text = (
+        f"Warp Noise: the flow covers {clip_frames} video frames and is spread over {layout.frames} latent frames, the "
+        "first on the first and the last on the last; the motion is stretched to fit. "
+    )
+    if layout.kind == "frames":
+        return f"{text}To avoid that, compute the flow from {layout.frames} frames."
+    return (
+        f"{text}To avoid that, compute the flow from as many frames as the video has: {_video_frames(layout.frames)}. "
+        f"Lengths that these families can have: 4 k + 1 ({_lengths(clip_frames, FRAME_RATIOS[0])}); LTXV: 8 k + 1 "
+        f"({_lengths(clip_frames, FRAME_RATIOS[1])})."
+    )
+
+
+def _lengths(clip_frames: int, ratio: int) -> str:
+    """The two lengths of video on either side of a clip's length that a family can have."""
+    below = (clip_frames - 1) // ratio * ratio + 1
+    return f"{below}, {below + ratio}"
+
+
 def _too_many_frames(layout: LatentLayout, clip_frames: int) -> str:
     if layout.kind == "frames":
         return (
@@ -215,10 +238,10 @@ def _too_many_frames(layout: LatentLayout, clip_frames: int) -> str:
             f"the flow from at least {layout.frames} frames, use a smaller batch, or set batch_4d to 'pictures' if "
             "these latents are separate pictures."
         )
-    wan, ltxv = ((layout.frames - 1) * ratio + 1 for ratio in FRAME_RATIOS)
+    wan, ltxv = ((clip_frames - 1) // ratio * ratio + 1 for ratio in FRAME_RATIOS)
     return (
-        f"Warp Noise: the LATENT has {layout.frames} latent frames (read as {layout.kind}), which is {wan} video "
-        f"frames for Wan, HunyuanVideo and CogVideoX or {ltxv} for LTXV, but the flow covers {clip_frames}. Compute "
-        "the flow from that many frames, make the latent shorter, or set layout_5d if the axes were read the wrong way "
-        "round."
+        f"Warp Noise: the LATENT has {layout.frames} latent frames (read as {layout.kind}), which is "
+        f"{_video_frames(layout.frames)}, but the flow covers {clip_frames}. Compute the flow from that many frames, "
+        f"or make the video shorter: {wan} frames (LTXV: {ltxv}) fit this flow. If the axes were read the wrong way "
+        "round, set layout_5d."
     )

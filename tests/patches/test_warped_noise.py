@@ -249,6 +249,61 @@ def test_too_many_latent_frames():
         make(swirl(12)).generate_noise(latent(13, 4, 4, 4))
 
 
+@pytest.mark.parametrize(
+    ("clip_frames", "shape", "told"),
+    [
+        (12, (1, 16, 13, 4, 4), [r"49 video frames", r"97 for LTXV", r"covers 12", r"9 frames \(LTXV: 9\) fit"]),
+        (24, (1, 16, 25, 4, 4), [r"97 video frames", r"193 for LTXV", r"covers 24", r"21 frames \(LTXV: 17\) fit"]),
+        (2, (1, 16, 5, 4, 4), [r"17 video frames", r"covers 2", r"1 frames \(LTXV: 1\) fit"]),
+    ],
+)
+def test_a_flow_with_fewer_frames_than_the_latent_says_what_fits(clip_frames, shape, told):
+    with pytest.raises(ValueError, match=r".*".join(told)):
+        make(swirl(clip_frames)).generate_noise(latent(*shape))
+
+
+@pytest.mark.parametrize(
+    ("clip_frames", "shape", "lengths"),
+    [
+        (50, (1, 16, 13, 4, 4), ["49 video frames", "97 for LTXV", "4 k + 1 (49, 53)", "8 k + 1 (49, 57)"]),
+        (20, (1, 16, 5, 4, 4), ["17 video frames", "4 k + 1 (17, 21)", "8 k + 1 (17, 25)"]),
+        (20, (1, 5, 16, 4, 4), ["17 video frames", "4 k + 1 (17, 21)"]),
+        (20, (7, 4, 4, 4), ["compute the flow from 7 frames"]),
+    ],
+)
+def test_a_length_that_does_not_fit_says_which_do(clip_frames, shape, lengths, caplog):
+    with caplog.at_level(logging.INFO):
+        make(swirl(clip_frames)).generate_noise(latent(*shape))
+    (record,) = caplog.records
+    assert f"covers {clip_frames} video frames" in record.getMessage()
+    for text in lengths:
+        assert text in record.getMessage()
+
+
+@pytest.mark.parametrize("clip_frames", [6, 12, 20, 33])
+def test_a_flow_longer_or_shorter_than_the_video_is_spread_over_it(clip_frames):
+    """5 latent frames are 17 video frames; the first is the clip's first, the last its last, the others between."""
+    flow = swirl(clip_frames)
+    noise = make(flow).generate_noise(latent(1, 16, 5, 4, 4))[0].transpose(0, 1)
+    chosen = [int(i * (clip_frames - 1) / 4 + 0.5) for i in range(5)]
+    assert chosen[0] == 0 and chosen[-1] == clip_frames - 1
+    assert torch.equal(noise, kernel(flow, 16, (4, 4), 7)[chosen])
+
+
+@pytest.mark.parametrize("shape", [(2, 16, 1, 6, 6), (1, 1, 16, 6, 6), (1, 4, 6, 6)])
+@pytest.mark.parametrize("clip_frames", [2, 17, 20])
+def test_one_frame_is_the_clips_first(clip_frames, shape, caplog):
+    flow = swirl(clip_frames)
+    with caplog.at_level(logging.INFO):
+        noise = make(flow, degradation="0:0, 1:1 hold").generate_noise(latent(*shape))
+    assert not caplog.records
+    assert noise.shape == shape
+    channels = 4 if len(shape) == 4 else 16
+    assert torch.equal(noise[:1].reshape(channels, 6, 6), kernel(flow, channels, (6, 6), 7)[0])
+    last = make(flow, batch_4d="pictures").generate_noise(latent(*shape))
+    assert torch.equal(last[:1].reshape(channels, 6, 6), kernel(flow, channels, (6, 6), 7)[-1])
+
+
 def test_logs_stretched_motion_and_another_aspect(caplog):
     with caplog.at_level(logging.INFO):
         make(swirl(17)).generate_noise(latent(1, 16, 5, 8, 8))
