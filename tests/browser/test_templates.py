@@ -12,6 +12,7 @@ from papernodes.host import layout, pictures, results, templates
 from PIL import Image
 
 NAMES = sorted(path.stem for path in templates.WORKFLOWS.glob("*.json"))
+RUNNABLE = [name for name in NAMES if not templates.needs_models(name)]
 RUN_SECONDS = 600
 
 NOISE_TOLERANCE, FLOW_TOLERANCE = 16.0, 4.0
@@ -125,7 +126,7 @@ def test_a_template_loads_and_survives_saving(editor, name):
     assert editor.errors == []
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RUNNABLE)
 def test_a_template_runs_from_the_page(editor, name):
     """Queued as the Run button does; what comes out is compared with tests/browser/reference."""
     editor.load(templates.read_graph(name))
@@ -138,7 +139,8 @@ def test_a_template_runs_from_the_page(editor, name):
         tiles = pictures.sheet_tiles(frames)
         assert differing(tiles, name, title) == [], f"{title} is not as in tests/browser/reference"
         # The comparison itself must be able to fail.
-        assert differing(numpy.roll(tiles, 1, axis=0), name, title), "frames in a wrong order pass"
+        if len(frames) > 1:
+            assert differing(numpy.roll(tiles, 1, axis=0), name, title), "frames in a wrong order pass"
         assert differing(tiles[:, ::-1], name, title), "a picture upside down passes"
     editor.page.wait_for_function(
         "(count) => Object.values(window.app.nodeOutputs).filter(shown => shown.images?.length).length >= count",
