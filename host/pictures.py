@@ -46,8 +46,9 @@ def shrink(frames: numpy.ndarray, edge: int = SHEET_EDGE) -> numpy.ndarray:
 def sheet_tiles(frames: numpy.ndarray) -> numpy.ndarray:
     """A few frames, shrunk: what a run is compared by; uint8 [SHEET_FRAMES, h, w, 3].
 
-    They come from the first third; the last one again, where there are fewer. Carried noise is chaotic: one number rounded the other way (another OpenCV, another
-    processor) changes what is drawn after it, a tenth of the picture in ten frames and most of it in fifty.
+    They come from the first third; where there are fewer, the last one comes again. Carried noise is chaotic: one
+    number rounded the other way (another OpenCV, another processor) changes what is drawn after it, a tenth of the
+    picture in ten frames and most of it in fifty.
     """
     chosen = numpy.linspace(0, max(SHEET_FRAMES - 1, (len(frames) - 1) // 3), SHEET_FRAMES).round().astype(int)
     return shrink(frames[chosen.clip(max=len(frames) - 1)])
