@@ -4,23 +4,24 @@ import math
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from kernels.noise_mix import temporal_downsample
 from kernels.noise_warp import warp_noise
 
 OVERSAMPLE = 8  # the default of the Warp Noise node
 CHANNELS = 16
+GUTTER = 16
+"""Pixels between two clips: more than things move from frame to frame in the toy world. A multiple of OVERSAMPLE."""
 
 
 def _mosaic(flows: Tensor, side: int) -> Tensor:
-    """Flows [B, S, 2, H, W] side by side in one field [S, 2, side H, side W]; nothing leaves its own tile."""
-    size, _, _, height, width = flows.shape
-    x = torch.arange(width, device=flows.device) + flows[:, :, 0]
-    y = torch.arange(height, device=flows.device)[:, None] + flows[:, :, 1]
-    outside = (x < -0.5) | (x >= width - 0.5) | (y < -0.5) | (y >= height - 0.5)
-    # What leaves its clip leaves the whole field.
-    flows = flows.masked_fill(outside[:, :, None], 4.0 * side * max(height, width))
-    padded = torch.cat((flows, flows.new_zeros(side * side - size, *flows.shape[1:])))
+    """Flows [B, S, 2, H, W] side by side in one field, each with a gutter on its right and below it."""
+    size, height, width = flows.shape[0], flows.shape[-2] + GUTTER, flows.shape[-1] + GUTTER
+    # What is in a gutter leaves the whole field, so that there is new noise in it in every frame.
+    away = 4.0 * side * max(height, width)
+    flows = functional.pad(flows.flatten(0, 1), (0, GUTTER, 0, GUTTER), value=away).unflatten(0, flows.shape[:2])
+    padded = torch.cat((flows, flows.new_full((side * side - size, *flows.shape[1:]), away)))
     return padded.unflatten(0, (side, side)).permute(2, 3, 0, 4, 1, 5).flatten(4, 5).flatten(2, 3).contiguous()
 
 
@@ -28,7 +29,8 @@ def warped_noise(flows: Tensor, frames: int, seed: int) -> Tensor:
     """Noise that follows each clip's flow, as the Warp Noise node makes it for a Wan latent.
 
     A single clip of this size keeps a GPU busy for a hundredth of the time that launching its kernels takes, so the
-    clips lie side by side in one field. Every tile is white Gaussian noise, as the whole is.
+    clips lie side by side in one field. Between them are gutters, which take what leaves a clip and from which new
+    noise enters, as happens at the edge of a single one. Every tile is white Gaussian noise, as the whole is.
 
     Args:
         flows: float32 [B, T-1, 2, H, W], forward, pixels; H and W multiples of 8.
@@ -39,7 +41,7 @@ def warped_noise(flows: Tensor, frames: int, seed: int) -> Tensor:
         float32 [B, 16, frames, H/8, W/8] on the device of ``flows``.
     """
     side = math.ceil(flows.shape[0] ** 0.5)
-    height, width = flows.shape[-2] // OVERSAMPLE, flows.shape[-1] // OVERSAMPLE
+    height, width = ((size + GUTTER) // OVERSAMPLE for size in flows.shape[-2:])
     noise = warp_noise(
         _mosaic(flows, side),
         CHANNELS,
@@ -50,7 +52,8 @@ def warped_noise(flows: Tensor, frames: int, seed: int) -> Tensor:
     )
     noise = temporal_downsample(noise, frames, "nearest")
     tiles = noise.unflatten(3, (side, width)).unflatten(2, (side, height))  # [L, C, side, h, side, w]
-    return tiles.permute(2, 4, 1, 0, 3, 5).flatten(0, 1)[: flows.shape[0]].contiguous()
+    tiles = tiles.permute(2, 4, 1, 0, 3, 5).flatten(0, 1)[: flows.shape[0]]
+    return tiles[..., : flows.shape[-2] // OVERSAMPLE, : flows.shape[-1] // OVERSAMPLE].contiguous()
 
 
 def shuffled(noise: Tensor) -> Tensor:

@@ -1,0 +1,395 @@
+"""The video models' training scripts from end to end, a few steps each, and what they are made of."""
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import comfy.model_sampling
+import comfy.sd
+import comfy.utils
+import pytest
+import torch
+from comfy.latent_formats import Wan21
+from demo_files import random_weights
+
+from demo import (
+    train_image,
+    train_video,
+    train_video_lora,
+    train_video_vae,
+    training,
+    video_data,
+    video_model,
+    video_motion,
+    video_noise,
+    video_vae,
+)
+from demo.world.captions import MOVING, captions
+from demo.world.render import render
+from demo.world.scene import Scenes, draw_scenes
+from demo.world_tokens import token_rows
+from networks import demo_format, demo_video, demo_video_lora
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="session")
+def train_video_script(repository, tmp_path_factory):
+    """Runs ``python -m demo.NAME --tiny`` with a folder of its own; returns the folder. Each once a session."""
+    folders = {}
+
+    def once(name: str, *more: str) -> Path:
+        if name not in folders:
+            folders[name] = tmp_path_factory.mktemp(name)
+            command = [sys.executable, "-m", f"demo.{name}", "--tiny", "--state", str(folders[name]), *more]
+            process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+            assert process.returncode == 0, process.stderr
+            folders[name].joinpath("log").write_text(process.stdout)
+        return folders[name]
+
+    return once
+
+
+@pytest.fixture(scope="session")
+def video_vae_file(train_video_script):
+    return train_video_script("train_video_vae") / "video_vae.safetensors"
+
+
+@pytest.fixture(scope="session")
+def video_folder(train_video_script, video_vae_file):
+    return train_video_script("train_video", "--vae", str(video_vae_file))
+
+
+@pytest.fixture(scope="module")
+def random_autoencoder():
+    """One whose clips and latents differ enough to compare."""
+    torch.manual_seed(0)
+    return video_vae.VideoAutoencoder().requires_grad_(False)
+
+
+def random_forward(shape=(2, 4, 4)) -> video_model.VideoForward:
+    network, _ = video_model.build(CPU)
+    network.load_state_dict(random_weights(network))
+    return video_model.VideoForward(network, shape)
+
+
+def check_folder(folder: Path, *pictures: str) -> None:
+    _, progress = training.read_state(folder / "state.safetensors")
+    assert progress.step == 3
+    assert json.loads((folder / "losses.json").read_text()) == [[3, progress.losses[0][1]]]
+    assert (folder / "state.safetensors").stat().st_size <= training.MAXIMUM_STATE_BYTES
+    for name in ("losses.png", *pictures):
+        assert (folder / name).stat().st_size > 200, name
+
+
+@pytest.mark.parametrize("solid", [False, True])
+@pytest.mark.parametrize("frames", [1, 5, 13])
+def test_whole_clips_pass_the_vae_as_the_hosts_chunks_do(frames, solid):
+    host = demo_video.build_vae()
+    host.load_state_dict(random_weights(host))
+    ours = video_vae.make_trainable(demo_video.build_vae(), solid)
+    ours.load_state_dict(host.state_dict())
+    generator = torch.Generator().manual_seed(1)
+    clips = torch.rand(2, 3, frames, 16, 24, generator=generator) * 2 - 1
+    latents = torch.randn(2, 16, demo_video.latent_frames(frames), 2, 3, generator=generator)
+    with torch.no_grad():
+        for found, expected in (
+            (video_vae.encode_whole(ours, clips), host.encode(clips)),
+            (video_vae.decode_whole(ours, latents), host.decode(latents)),
+        ):
+            assert expected.std() > 0.01
+            torch.testing.assert_close(found, expected, rtol=1e-3, atol=1e-4 * float(expected.std()))
+
+
+def test_folding_keeps_the_clips_and_gives_the_latents_wans_statistics(random_autoencoder):
+    network = random_autoencoder
+    pool = torch.randint(0, 256, (6, 5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    clips = video_vae.to_clips(pool)
+    mean, deviation = train_video_vae.statistics(network, pool, 6)
+    network.mean.copy_(mean)
+    network.deviation.copy_(deviation)
+    latents = network.normalise(network.raw(clips))
+    before = network.decode(latents)
+    network.fold(mean, deviation)
+    raw = network.raw(clips)
+    torch.testing.assert_close(Wan21().process_in(raw), latents, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(network.normalise(raw), latents, rtol=1e-3, atol=1e-3)
+    torch.testing.assert_close(network.decode(latents), before, rtol=1e-3, atol=1e-3 * float(before.std()))
+    torch.testing.assert_close(raw.mean((0, 2, 3, 4)), Wan21().latents_mean.flatten(), rtol=1e-3, atol=1e-3)
+
+
+def test_the_video_autoencoder_is_what_the_stock_loader_reads(video_vae_file):
+    check_folder(video_vae_file.parent, "video_vae.png")
+    network = video_vae.read(video_vae_file, CPU)
+    frames = torch.rand(1, 5, 3, 32, 48, generator=torch.Generator().manual_seed(0))
+    vae = comfy.sd.VAE(sd=comfy.utils.load_torch_file(str(video_vae_file)))
+    vae.throw_exception_if_invalid()
+    latents = Wan21().process_in(vae.encode(frames[0].movedim(1, -1)))
+    assert latents.shape == (1, 16, 2, 4, 6)
+    torch.testing.assert_close(video_vae.encode_clips(network, frames).float(), latents, rtol=2e-3, atol=4e-3)
+    again = vae.decode(Wan21().process_out(latents)).movedim(-1, 2)
+    torch.testing.assert_close(video_vae.decode_latents(network, latents), again, rtol=1e-3, atol=1e-3)
+    metadata = demo_format.read_metadata(video_vae_file, "video_vae")
+    assert metadata["steps"] == "3" and float(metadata["psnr"]) > 0
+
+
+def run(monkeypatch, module, *arguments: str) -> None:
+    monkeypatch.setattr("sys.argv", [module.__name__, "--tiny", *arguments])
+    module.main()
+
+
+def test_a_video_decoder_alone_is_trained_without_touching_the_latents(video_vae_file, tmp_path, monkeypatch):
+    before, _ = demo_format.load(video_vae_file, "video_vae")
+    run(monkeypatch, train_video_vae, "--decoder-of", str(video_vae_file), "--state", str(tmp_path), "--rate", "0.1")
+    after, _ = demo_format.load(tmp_path / "video_vae.safetensors", "video_vae")
+    changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
+    assert before.keys() == after.keys() and changed == {"decoder", "conv2"}
+
+
+def test_the_vaes_loss_falls():
+    torch.manual_seed(0)
+    network = video_vae.VideoAutoencoder()
+    pool = (render(draw_scenes(2, 0, frames=5), 16, 16).frames * 255).byte()
+    network.fold(*train_video_vae.statistics(network, pool, 2))
+    arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.0, squared=5.0)
+    loss = train_video_vae.make_loss(network, pool, arguments)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
+    losses = []
+    for _ in range(8):
+        optimiser.zero_grad()
+        losses.append(loss())
+        losses[-1].backward()
+        assert all(value.grad is not None for value in network.parameters())
+        optimiser.step()
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_cuts_are_runs_of_frames():
+    torch.manual_seed(0)
+    pool = torch.arange(4 * 9).view(4, 9, 1, 1, 1)
+    found = train_video_vae.cut(pool, torch.arange(4).repeat(50), 5)[..., 0, 0, 0]
+    assert (found.diff(dim=1) == 1).all()
+    assert set((found[:, 0] % 9).tolist()) == {0, 1, 2, 3, 4}
+    assert torch.equal(found[:, 0] // 9, torch.arange(4).repeat(50))
+
+
+def test_the_training_forward_is_the_hosts():
+    forward = random_forward((3, 6, 8))
+    host = demo_video.build_network()
+    host.load_state_dict(forward.network.state_dict())
+    generator = torch.Generator().manual_seed(0)
+    x, context = torch.randn(2, 16, 3, 6, 8, generator=generator), torch.randn(2, 77, 128, generator=generator)
+    sigmas = torch.tensor([0.2, 0.9])
+    with torch.no_grad():
+        found, features = forward(x, sigmas, context)
+        expected = host(x, sigmas * 1000, demo_video.widen(context), transformer_options={})
+    assert expected.std() > 0.1
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+    assert [tuple(item.shape) for item in features] == [(2, 3 * 3 * 4, 256)] * 4
+
+
+def test_the_flow_is_the_hosts():
+    sampling = comfy.model_sampling.ModelSamplingDiscreteFlow()
+    sampling.set_parameters(shift=video_model.SHIFT)
+    times = torch.tensor([0.1, 0.5, 0.9])
+    sigmas = video_model.shifted(times)
+    torch.testing.assert_close(sigmas, sampling.sigma(times * 1000))
+    generator = torch.Generator().manual_seed(0)
+    clean, noise = torch.randn(3, 16, 2, 4, 4, generator=generator), torch.randn(3, 16, 2, 4, 4, generator=generator)
+    noisy = video_model.add_noise(clean, noise, sigmas)
+    flow = comfy.model_sampling.CONST()
+    torch.testing.assert_close(noisy, flow.noise_scaling(sigmas, noise, clean))
+    torch.testing.assert_close(flow.calculate_denoised(sigmas, noise - clean, noisy), clean, rtol=1e-4, atol=1e-5)
+    found = video_model.sample(lambda x, sigma: (x - clean) / sigma.view(-1, 1, 1, 1, 1), noise, 5)
+    torch.testing.assert_close(found, clean, rtol=1e-4, atol=1e-5)
+
+
+def test_half_of_the_sigmas_are_noisy():
+    torch.manual_seed(0)
+    sigmas = video_model.SigmaDraw(4000, 0.5, CPU).draw()
+    assert 0.84 < sigmas[:2000].median() < 0.94 and 0.45 < sigmas[2000:].median() < 0.55
+    assert sigmas.min() >= 0 and sigmas.max() <= 1
+
+
+def test_the_video_model_is_what_the_host_loads(video_folder):
+    check_folder(video_folder, "samples.png", "samples.txt")
+    model = demo_video.load_model(video_folder / "video_unet.safetensors")
+    network, text = train_video.load_models(video_folder, CPU)
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, model.model.diffusion_model.state_dict()[name].float()), name
+    assert not network.text_embedding[0].weight[:, 128:].any()
+    rows = torch.from_numpy(token_rows(["a red cat moves left"])).long()
+    expected = demo_video.load_clip(video_folder / "video_text_encoder.safetensors").encode("a red cat moves left")
+    torch.testing.assert_close(demo_video.widen(train_video.encode_text(text, rows)), expected, rtol=2e-3, atol=2e-3)
+
+
+def test_the_video_model_goes_on(video_folder, video_vae_file, tmp_path, monkeypatch, capsys):
+    rest = ("--vae", str(video_vae_file), "--state", str(tmp_path), "--final")
+    run(monkeypatch, train_video, "--resume", str(video_folder), *rest)
+    log = capsys.readouterr().out
+    assert "resumed after step 3" in log and "a wrong motion costs {'left/right'" in log
+    weights, progress = training.read_state(tmp_path / "state.safetensors")
+    assert [step for step, _ in progress.losses] == [3, 6]
+    before, _ = training.read_state(video_folder / "state.safetensors")
+    moved = [float((weights[name] - before[name]).abs().max()) for name in before]
+    assert 0 < max(moved) < 0.01
+
+
+def test_the_networks_loss_reaches_all_that_is_trained():
+    forward = random_forward()
+    _, text = video_model.build(CPU)
+    places = video_motion.TokenPlaces(forward.grid, 4, 256, CPU)
+    readings = torch.nn.ModuleDict({"places": places, "motions": video_motion.MotionReading(CPU)})
+    rows = token_rows(["a red cat moves left", "a blue ball grows"])
+    tokens = torch.from_numpy(rows).view(2, 1, 77)
+    latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
+    arguments = argparse.Namespace(batch=4, noisy=0.5, place_weight=0.05, motion_weight=0.05)
+    torch.manual_seed(1)
+    train_video.make_loss(forward, text, readings, latents, tokens, arguments)().backward()
+    for part in (forward.network, text, readings):
+        still = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.any()]
+        assert still == (["text_projection.weight"] if part is text else [])
+
+
+def test_weights_are_trained_as_the_file_holds_them(tmp_path):
+    weights = {name: value.requires_grad_() for name, value in random_weights(demo_video.build_vae()).items()}
+    rounded = demo_video.as_stored("video_vae", weights)
+    sum(value.sum() for value in rounded.values()).backward()
+    assert all(torch.equal(value.grad, torch.ones_like(value)) for value in weights.values())
+    demo_video.save_for_stock(tmp_path / "x.safetensors", weights, {"kind": "video_vae"})
+    stored, _ = demo_format.load(tmp_path / "x.safetensors", "video_vae")
+    changed = 0
+    for name, value in rounded.items():
+        torch.testing.assert_close(stored[name], value.detach(), rtol=1e-3, atol=1e-6)
+        changed += float((value - weights[name]).detach().abs().max()) > 1e-3
+    assert changed > 20, "large weights are rounded"
+
+
+def test_clips_are_drawn_with_and_without_motions():
+    arguments = argparse.Namespace(workers=1, drawing_seconds=60)
+    drawing = video_data.ClipDrawing(arguments, 600, 1, 5, phrasings=2, silent=2)
+    parts = list(drawing)
+    assert [scenes.size for scenes, _ in parts] == [512, 88]
+    scenes, rows = parts[0]
+    assert isinstance(scenes, Scenes) and scenes.frames == 5 and rows.shape == (512, 4, 77)
+    moves = int(token_rows(["moves"])[0, 1])
+    told = (rows == moves).any(-1).float().mean(0)
+    assert told[0] > 0.4 and told[1] > 0.6 and told[2:].max() == 0
+    assert not torch.equal(rows[:, 2], rows[:, 3])
+
+
+def test_motions_turned_round():
+    sentences = ["a red cat moves left to the left of a ball moves right", "a cat moves up", "a cat grows on the left"]
+    found = video_data.opposite_motions(sentences, ("left", "right"))
+    assert found == ["a red cat moves right to the left of a ball moves left", None, None]
+    assert video_data.opposite_motions(sentences, ("up", "down")) == [None, "a cat moves down", None]
+    told = captions(draw_scenes(40, 0, characters=1, frames=2), 0, full=True)
+    assert any(MOVING["left"] in text for text in told), "the captions' own words"
+
+
+def test_token_places_are_in_the_networks_order():
+    grid = (2, 3, 4)
+    places = video_motion.TokenPlaces(grid, 1, 8, CPU)
+    video = torch.zeros(1, 1, *grid)
+    video[0, 0, 1, 0, 3] = 1
+    token = int(video.flatten(2).transpose(1, 2)[0, :, 0].argmax())
+    torch.testing.assert_close(places.places[token], torch.tensor([0.5, -2 / 3, 0.75]))
+    with torch.no_grad():
+        places.heads[0].weight.zero_()
+        places.heads[0].bias.zero_()
+    torch.testing.assert_close(places.loss([torch.randn(2, 24, 8)]), places.places.square().mean())
+
+
+def test_motion_reading_asks_for_the_last_motion_named():
+    reading = video_motion.MotionReading(CPU)
+    text = "a red cat moves left to the right of a ball moves up on the left , lit from the right"
+    rows = torch.from_numpy(token_rows([text, "a cat on the left"])).long()
+    words = text.split()
+    first, second = words.index("moves") + 2, words.index("up") + 1  # behind the token of the beginning
+    states = torch.zeros(2, 77, 128)
+    states[0, first:second, 0], states[0, second:, 2] = 1, 1
+    with torch.no_grad():
+        reading.head.weight.copy_(torch.eye(4, 128) * 50)
+        reading.head.bias.zero_()
+    assert reading.loss(rows, states) < 1e-3
+    states[0, second - 1, 0] = 0
+    assert reading.loss(rows, states) > 0.01
+
+
+def test_noise_follows_every_clip_on_its_own():
+    flows = torch.zeros(3, 16, 2, 64, 64)
+    flows[1, :, 0] = 8.0  # one latent pixel to the right in every frame
+    flows[2, :, 1] = -4.0
+    noise = video_noise.warped_noise(flows, 5, 3)
+    assert noise.shape == (3, 16, 5, 8, 8)
+    torch.testing.assert_close(noise[0], noise[0, :, :1].expand(-1, 5, -1, -1))
+    # Latent frames are four frames apart. A gap at the edge takes a share of the value that lies nearest to it.
+    torch.testing.assert_close(noise[1, :, 1, :, 5:], noise[1, :, 0, :, 1:4])
+    torch.testing.assert_close(noise[2, :, 1, :5], noise[2, :, 0, 2:7])
+    assert 0.9 < (noise[1, :, 1, :, 4] * noise[1, :, 0, :, 0]).mean() / noise[1, :, 0, :, 0].square().mean() < 1.1
+    assert not torch.equal(noise[1, :, 1, :, :4], noise[1, :, 0, :, 4:])
+    everything = video_noise.warped_noise(torch.randn(16, 4, 2, 64, 64) * 3, 2, 5)
+    assert abs(float(everything.mean())) < 0.03 and 0.97 < everything.std() < 1.03
+    for one, two in (
+        (everything[:-1], everything[1:]),
+        (everything[..., 1:], everything[..., :-1]),
+        (everything[..., 1:, :], everything[..., :-1, :]),
+        (everything[:, 1:], everything[:, :-1]),
+    ):
+        assert abs(float((one * two).mean())) < 0.03
+
+
+def test_shuffled_and_degraded_noise():
+    torch.manual_seed(0)
+    noise = torch.randn(200, 16, 2, 2, 2)
+    found = video_noise.shuffled(noise)
+    torch.testing.assert_close(found.abs().sum(1), noise.abs().sum(1))
+    kept = (found == noise).all((2, 3, 4)).float().mean()
+    assert 0.02 < kept < 0.05, "one in sixteen stays in its place, half of these keep their sign"
+    fresh, weights = torch.randn_like(noise), torch.linspace(0, 1, 200)
+    mixed = video_noise.degraded(noise, fresh, weights)
+    assert torch.equal(mixed[0], noise[0]) and torch.equal(mixed[-1], fresh[-1])
+    assert 0.95 < mixed[80:120].std() < 1.05
+
+
+def test_the_lora_is_tuned_and_loads(train_video_script, video_vae_file, video_folder):
+    rest = ("--vae", str(video_vae_file), "--models", str(video_folder))
+    folder = train_video_script("train_video_lora", *rest)
+    check_folder(folder, "samples.png")
+    path = folder / f"{demo_video_lora.KIND}.safetensors"
+    assert len(demo_video_lora.load_lora(path)) == 62
+    errors = demo_format.read_metadata(path, demo_video_lora.KIND)["errors"]
+    assert "untuned, plain" in errors
+
+
+def test_a_loras_loss_reaches_all_that_is_trained():
+    """The up factors at first; once they are no longer 0, the down factors too."""
+    forward = random_forward()
+    forward.network.requires_grad_(False)
+    _, text = video_model.build(CPU)
+    text.requires_grad_(False)
+    state = {name: value.requires_grad_() for name, value in demo_video_lora.initial_lora(0).items()}
+    generator = torch.Generator().manual_seed(0)
+    latents = torch.randn(2, 16, 2, 4, 4, generator=generator).half()
+    tokens = torch.from_numpy(token_rows(["a red cat", "a blue ball"])).view(2, 1, 77)
+    loss = train_video_lora.make_loss(
+        forward, text, state, (latents, latents, tokens), argparse.Namespace(batch=4, noisy=0.5)
+    )
+    loss().backward()
+    reached = {name for name, value in state.items() if value.grad is not None and value.grad.any()}
+    assert reached == {name for name in state if ".lora_B." in name}
+    with torch.no_grad():
+        for name in reached:
+            state[name].normal_(std=0.02, generator=generator)
+    loss().backward()
+    assert all(value.grad.any() for value in state.values())
+
+
+def test_batches_take_every_phrasing():
+    rows = torch.arange(1, 5, dtype=torch.int16)[None, :, None].expand(1, 4, 77)
+    torch.manual_seed(0)
+    empty = torch.from_numpy(token_rows([""])[0]).long()
+    found = train_image.captions_of_batch(rows, torch.zeros(400, dtype=torch.long), empty, 0.0)
+    assert {1, 2, 3, 4} <= set(found[:, 5].tolist())
