@@ -2,8 +2,9 @@
 [--only-api] [NAME ...]``.
 
 For each graph: its twin in workflows/api/, which is what the editor itself exports, and, from a run of it, the
-thumbnail
-beside it and the reference pictures that the browser tests compare with. Needs what `make test` installs.
+thumbnail beside it and the reference pictures that the browser tests compare with. A graph that loads published
+weights has its twin in workflows/api/needs_models/, and its thumbnail is made by what of it runs without them.
+Needs what `make test` installs.
 """
 
 import argparse
@@ -34,15 +35,44 @@ THUMBNAIL = (264, 480)
 
 LARGEST_THUMBNAIL = 60_000
 
+LOADERS = ("UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
+"""Nodes that read published weights, which this pack does not bring along."""
+
 
 def read_graph(name: str) -> dict:
     """A template, in the editor's format."""
     return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def needs_models(name: str) -> bool:
+    """Whether a template loads published weights, so that it cannot run here."""
+    return any(node["type"] in LOADERS for node in read_graph(name)["nodes"])
+
+
+def twin_path(name: str) -> Path:
+    """Where the same graph in API format lies."""
+    folder = WORKFLOWS / "api" / "needs_models" if needs_models(name) else WORKFLOWS / "api"
+    return folder / f"{name}.json"
+
+
 def read_twin(name: str) -> dict:
     """The same graph in API format."""
-    return json.loads((WORKFLOWS / "api" / f"{name}.json").read_text(encoding="utf-8"))
+    return json.loads(twin_path(name).read_text(encoding="utf-8"))
+
+
+def runnable_part(prompt: dict) -> dict:
+    """The nodes of a graph in API format that need no published weights, directly or through others."""
+    left = dict(prompt)
+    while True:
+        kept = {
+            key: node
+            for key, node in left.items()
+            if node["class_type"] not in LOADERS
+            and all(value[0] in left for value in node["inputs"].values() if isinstance(value, list))
+        }
+        if len(kept) == len(left):
+            return kept
+        left = kept
 
 
 def reference_path(name: str, title: str) -> Path:
@@ -64,7 +94,8 @@ def write_twins(url: str, names: list[str]) -> None:
             if missing := page.missing_nodes():
                 raise HostError(f"workflows/{name}.json: the server has no {', '.join(missing)}.")
             api, saved = page.export()
-            for path, graph in ((WORKFLOWS / f"{name}.json", saved), (WORKFLOWS / "api" / f"{name}.json", api)):
+            for path, graph in ((WORKFLOWS / f"{name}.json", saved), (twin_path(name), api)):
+                path.parent.mkdir(exist_ok=True)
                 path.write_text(json.dumps(graph, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
@@ -132,33 +163,36 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
-    if name == "warped_noise_from_video":
+    if name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
         from .pictures import read_video
 
         frame = 36
         clip = read_video(MEDIA / "bigbuckbunny_49.mp4")
         centre = slice(clip.shape[2] // 10, clip.shape[2] // 2)  # the rabbit is left of the middle
-        panels = [clip[frame][:, centre], flow[frame][:, centre], noise[frame][:, : noise.shape[2] // 2]]
+        still = noise[frame * len(noise) // len(clip)]  # a video latent has fewer frames than the clip
+        panels = [clip[frame][:, centre], flow[frame][:, centre], still[:, : noise.shape[2] // 2]]
     elif name == "mix_noise":
         panels = [exposure(noise, 0, 3), exposure(noise, 16, len(noise) - 1)]
     elif (moved := pictures.get("Save composite pictures", pictures.get("Save preview pictures"))) is not None:
-        # The moved photograph, and how it moves there.
-        panels = [clip[len(clip) * 2 // 3] for clip in (moved, flow)]
+        # The moved photograph, and how it moves there; where a model draws the rest, the noise that it begins with.
+        shown = (moved, flow, noise) if needs_models(name) else (moved, flow)
+        panels = [clip[len(clip) * 2 // 3] for clip in shown]
     else:
         panels = [panel for panel in (None if flow is None else flow[len(flow) // 8], noise[0]) if panel is not None]
     return slices(panels)
 
 
 def write_pictures(name: str, contents: dict[str, list[bytes]]) -> None:
-    """Write a template's thumbnail and reference pictures."""
+    """Write a template's thumbnail and, where it runs as a whole, its reference pictures."""
     from PIL import Image
 
     from .pictures import join_tiles, read_files, sheet_tiles
 
     frames = {title: read_files(files) for title, files in contents.items()}
     REFERENCES.mkdir(parents=True, exist_ok=True)
-    for title, moving in frames.items():
-        join_tiles(sheet_tiles(moving)).save(reference_path(name, title), optimize=True)
+    if not needs_models(name):
+        for title, moving in frames.items():
+            join_tiles(sheet_tiles(moving)).save(reference_path(name, title), optimize=True)
     picture = Image.fromarray(draw_thumbnail(name, frames))
     for quality in range(90, 20, -5):
         content = io.BytesIO()
@@ -183,7 +217,7 @@ def main() -> int:
             with Server(comfyui.find(), base=base, cpu=True) as server:
                 write_twins(server.url, names)
                 for name in () if arguments.only_api else names:
-                    write_pictures(name, asyncio.run(run_graph(server.url, read_twin(name))))
+                    write_pictures(name, asyncio.run(run_graph(server.url, runnable_part(read_twin(name)))))
     except HostError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

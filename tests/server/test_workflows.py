@@ -12,7 +12,7 @@ import av
 import numpy
 import pytest
 import torch
-from papernodes.host import layout, results, workflow
+from papernodes.host import layout, results, templates, workflow
 from papernodes.host.client import Client
 from PIL import Image, ImageSequence
 from safetensors.torch import load as load_safetensors
@@ -143,6 +143,53 @@ def test_graphs_fit_the_nodes(object_info):
         prompt = workflow.load(path).content
         assert find_problems(prompt, object_info) == [], path.name
         assert workflow.output_nodes(prompt, object_info), f"{path.name} makes nothing"
+
+
+@pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
+def test_a_graph_that_needs_models_runs_up_to_them(path, object_info):
+    """What draws its thumbnail could be queued as it is; the rest hangs on files that the note names."""
+    prompt = workflow.load(path).content
+    assert templates.twin_path(path.stem) == path
+    part = templates.runnable_part(prompt)
+    assert find_problems(part, object_info) == []
+    left_out = {node["class_type"] for key, node in prompt.items() if key not in part}
+    assert set(templates.LOADERS) & left_out and {"SamplerCustomAdvanced", "SaveVideo"} <= left_out
+    saved = {workflow.title(prompt[key]) for key in workflow.output_nodes(part, object_info)}
+    assert {"Save flow picture", "Save noise picture"} <= saved
+
+    files = {
+        value
+        for node in prompt.values()
+        for value in node["inputs"].values()
+        if isinstance(value, str) and value.endswith(".safetensors")
+    }
+    notes = "\n".join(
+        node["widgets_values"][0] for node in templates.read_graph(path.stem)["nodes"] if node["type"] == "MarkdownNote"
+    )
+    assert len(files) >= 4 and [name for name in sorted(files) if name not in notes] == []
+    assert "https://" in notes and "icence" in notes
+
+
+@pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
+def test_the_video_is_as_long_as_its_motion(path):
+    prompt = workflow.load(path).content
+    (latent,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "EmptyHunyuanLatentVideo"]
+    motion = [node["inputs"]["frames"] for node in prompt.values() if node["class_type"].startswith("PaperNodes_C")]
+    clips = [node["inputs"]["file"] for node in prompt.values() if node["class_type"] == "LoadVideo"]
+    for name in clips:
+        with av.open(str(layout.ROOT / "demo" / "media" / name)) as container:
+            motion.append(sum(1 for _ in container.decode(video=0)))
+    assert motion == [latent["length"]] and latent["length"] % 4 == 1
+
+
+def test_which_graphs_run():
+    stems = {path.stem for path in templates.WORKFLOWS.glob("*.json")}
+    needing = {name for name in stems if templates.needs_models(name)}
+    assert needing == {path.stem for path in NEEDS_MODELS} and needing
+    assert stems - needing == {path.stem for path in RUNNABLE}
+    for path in RUNNABLE:
+        prompt = workflow.load(path).content
+        assert templates.runnable_part(prompt) == prompt
 
 
 def find_problems(prompt: dict, object_info: dict) -> list[str]:
