@@ -211,13 +211,28 @@ def asked_movement(scenes: Scenes) -> tuple[Tensor, Tensor, Tensor]:
     return last.position - first.position, (last.radius / first.radius).log(), last.angle - first.angle
 
 
-def end_points(scenes: Scenes, found: Movements, part: int = 64) -> EndPoints:
+def first_labels(scenes: Scenes, device: torch.device | str = "cpu", part: int = 256) -> Tensor:
+    """int64 [B, GRID * GRID] on the CPU: which character each pixel of the first frame shows, -1 for none."""
+    first = scenes.at(slice(0, 1))
+    rows = torch.arange(scenes.size).split(part)
+    parts = [render(first.select(some).to(device), GRID, GRID, ("labels",)).labels[:, 0] for some in rows]
+    return torch.cat(parts).flatten(1).cpu()
+
+
+def end_points(scenes: Scenes, found: Movements, labels: Tensor | None = None, part: int = 64) -> EndPoints:
     """Compare where the characters' pixels were asked to end with where the reader saw them end.
 
     A character that is missing, or was lost for half of the clip, counts as standing still. With moving cameras the
     background moves, too; of that the reader says nothing.
+
+    Args:
+        scenes: what was asked for.
+        found: how the characters of the same clips move.
+        labels: ``first_labels`` of the scenes, where they are there already.
+        part: clips at a time.
     """
     scenes = scenes.to("cpu")
+    labels = first_labels(scenes) if labels is None else labels
     order, _ = of_asked(scenes, found.first)
     seen = (order >= 0) & (found.motion >= 0).gather(1, order.clamp(min=0))
 
@@ -233,13 +248,12 @@ def end_points(scenes: Scenes, found: Movements, part: int = 64) -> EndPoints:
     columns: list[list[Tensor]] = [[], [], []]
     for start in range(0, scenes.size, part):
         rows = slice(start, start + part)
-        labels = render(scenes.select(rows).at(slice(0, 1)), GRID, GRID, ("labels",)).labels[:, 0].flatten(1)
         way, growth, turn, middle = (value[rows] for value in wanted)
         offset = points - middle[:, :, None]
         true_way = carried(offset, way, growth, turn) * HALF
         error = (carried(offset, *(value[rows] for value in told)) * HALF - true_way).norm(dim=-1)
         length = true_way.norm(dim=-1)
-        own = labels[:, None] == torch.arange(length.shape[1])[:, None]
+        own = labels[rows, None] == torch.arange(length.shape[1])[:, None]
         moving = own & (length >= MOVING_WAY)
         pixels = moving.sum((1, 2)).float()
         lost = (moving & ~seen[rows][..., None]).sum((1, 2)).float()

@@ -66,7 +66,9 @@ def test_a_seed_gives_the_same_scenes_and_none_of_trainings():
     with pytest.raises(ValueError, match="'zoom'"):
         flow_scenes("zoom", 3, 5)
     training = draw_scenes(3, 5, characters=(0.6, 0.4, 0.0, 0.0), frames=17)
-    assert not torch.equal(first.position, training.position) and FIRST_SEED > 4096 * 100_000
+    assert (
+        not torch.equal(first.position, training.position) and FIRST_SEED > (1000 * 1000 + 1_000_000) * 100_000
+    )  # seed 1000, a million steps
 
 
 def test_still_captions_tell_no_motion(moving):
@@ -138,7 +140,7 @@ def test_asked_end_points_are_the_flows_own(moving):
     for kind, scenes in moving.items():
         still = ((scenes.motion == MOTIONS.index("still")) & scenes.present).sum(1)
         mixed = ((scenes.count == 2) & (still == 1)).nonzero()[:, 0]  # one moves, one does not and must not count
-        assert kind == "camera" or mixed.numel() >= 2
+        assert kind == "camera" or mixed.numel() >= 1
         some = scenes.select(torch.cat((torch.arange(4), mixed[:3])))
         wanted, _ = flows_of(every(some, FRAMES - 1))
         labels = render(some.at(slice(0, 1)), layers=("labels",)).labels[:, 0]
