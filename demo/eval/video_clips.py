@@ -6,7 +6,7 @@ Optical flow needs OpenCV, which the machine that generates the clips may lack; 
 import io
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import torch
@@ -19,7 +19,8 @@ MAXIMUM_BYTES = 16 * 1024 * 1024
 ROOM = 64 * 1024
 """Bytes of a file that are kept for its header."""
 
-QUALITY = 92
+QUALITY = 85
+"""Of JPEG: optical flow of rendered clips errs no more than without (0.77 and 0.57 pixels against 0.75 and 0.60)."""
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601, as the DIS node takes it
 
 
@@ -77,25 +78,36 @@ class ClipWriter:
             raise ValueError(f"clips are {tuple(grey.shape[:2])}; expected {(about.count, about.frames)}.")
         self.groups.append((about, [_compress(picture) for picture in grey.flatten(0, 1)]))
 
-    def write(self) -> list[Path]:
-        """Writes the files, as few as hold everything.
-
-        Raises:
-            ValueError: they would be too many or a group too large; nothing is written then.
-        """
+    def _parts(self, count: int) -> list[list[tuple[Clips, list[bytes]]]]:
+        """The groups file by file, of each at most ``count`` clips."""
         parts: list[list[tuple[Clips, list[bytes]]]] = [[]]
         size = 0
         for about, pictures in self.groups:
+            about = replace(about, count=min(count, about.count))
+            pictures = pictures[: about.count * about.frames]
             own = sum(len(content) + 8 for content in pictures)
-            if own > MAXIMUM_BYTES - ROOM:
-                raise ValueError(f"{about.condition}, {about.kind}: {own / 2**20:.1f} MiB; keep fewer clips of each.")
-            if size + own > MAXIMUM_BYTES - ROOM:
+            if parts[-1] and size + own > MAXIMUM_BYTES - ROOM:
                 parts.append([])
                 size = 0
             parts[-1].append((about, pictures))
             size += own
-        if len(parts) > self.files:
-            raise ValueError(f"the clips need {len(parts)} files of 16 MiB, more than {self.files}; keep fewer clips.")
+        return parts
+
+    def _fits(self, parts: list[list[tuple[Clips, list[bytes]]]]) -> bool:
+        sizes = [sum(len(content) + 8 for _, pictures in groups for content in pictures) for groups in parts]
+        return len(parts) <= self.files and max(sizes) <= MAXIMUM_BYTES - ROOM
+
+    def write(self) -> list[Path]:
+        """Writes the files; where they would be too many, with fewer clips of every group alike.
+
+        Raises:
+            ValueError: not even one clip of each group fits; nothing is written then.
+        """
+        count = max((about.count for about, _ in self.groups), default=1)
+        while not self._fits(parts := self._parts(count)):
+            if count == 1:
+                raise ValueError(f"one clip of each of {len(self.groups)} groups is more than {self.files} files hold.")
+            count -= 1
         self.folder.mkdir(parents=True, exist_ok=True)
         paths = []
         for number, groups in enumerate(parts):

@@ -170,7 +170,7 @@ def test_clips_survive_their_files(tmp_path):
         writer.add(ABOUT, smooth[:, :4])
 
 
-def test_clips_are_spread_over_files_and_refused_where_too_large(tmp_path, monkeypatch):
+def test_clips_are_spread_over_files_and_thinned_where_too_large(tmp_path, monkeypatch):
     from demo.eval import video_clips
 
     noise = torch.randint(0, 256, (2, 5, 3, 64, 64), generator=torch.Generator().manual_seed(1)).byte()
@@ -178,16 +178,17 @@ def test_clips_are_spread_over_files_and_refused_where_too_large(tmp_path, monke
     for name in ("a", "b", "c", "d"):
         writer.add(dataclasses.replace(ABOUT, condition=name), noise)
     own = sum(len(content) + 8 for content in writer.groups[0][1])
-    monkeypatch.setattr(video_clips, "MAXIMUM_BYTES", video_clips.ROOM + 2 * own)
-    paths = writer.write()
-    assert [path.name for path in paths] == ["clips_0.safetensors", "clips_1.safetensors"]
-    assert all(path.stat().st_size <= video_clips.MAXIMUM_BYTES for path in paths)
-    assert [about.condition for path in paths for about, _ in read_clips(path)] == ["a", "b", "c", "d"]
-    monkeypatch.setattr(video_clips, "MAXIMUM_BYTES", video_clips.ROOM + own)
-    with pytest.raises(ValueError, match="need 4 files"):
-        writer.write()
-    monkeypatch.setattr(video_clips, "MAXIMUM_BYTES", video_clips.ROOM + own - 1)
-    with pytest.raises(ValueError, match="keep fewer clips of each"):
+    first = sum(len(content) + 8 for content in writer.groups[0][1][: ABOUT.frames])
+    for room, count in ((2 * own, 2), (2 * own - 1, 1), (2 * first, 1)):
+        monkeypatch.setattr(video_clips, "MAXIMUM_BYTES", video_clips.ROOM + room)
+        paths = writer.write()
+        assert [path.name for path in paths] == ["clips_0.safetensors", "clips_1.safetensors"][: len(paths)]
+        assert all(path.stat().st_size <= video_clips.MAXIMUM_BYTES for path in paths)
+        found = [(about, frames) for path in paths for about, frames in read_clips(path)]
+        assert [about.condition for about, _ in found] == ["a", "b", "c", "d"]
+        assert {about.count for about, _ in found} == {frames.shape[0] for _, frames in found} == {count}
+    monkeypatch.setattr(video_clips, "MAXIMUM_BYTES", video_clips.ROOM + first)
+    with pytest.raises(ValueError, match="one clip of each of 4 groups"):
         writer.write()
 
 
