@@ -98,12 +98,14 @@ class ClipWriter:
         return len(parts) <= self.files and max(sizes) <= MAXIMUM_BYTES - ROOM
 
     def write(self) -> list[Path]:
-        """Writes the files; where they would be too many, with fewer clips of every group alike.
+        """Writes the files; where they would be too many, with fewer clips of each group. None where there are no clips.
 
         Raises:
             ValueError: not even one clip of each group fits; nothing is written then.
         """
-        count = max((about.count for about, _ in self.groups), default=1)
+        if not self.groups:
+            return []
+        count = max(about.count for about, _ in self.groups)
         while not self._fits(parts := self._parts(count)):
             if count == 1:
                 raise ValueError(f"one clip of each of {len(self.groups)} groups is more than {self.files} files hold.")

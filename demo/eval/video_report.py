@@ -201,7 +201,7 @@ def main() -> None:
     done, longest = 0, 0.0
     for seed in range(0 if arguments.sweep_only else arguments.seeds):
         start = time.monotonic()
-        if start + longest - begin > arguments.minutes * 60:
+        if done and start + longest - begin > arguments.minutes * 60:
             say(f"no time for seed {seed}: the report is of {done}")
             break
         text_section(models[False], reader, report, arguments.n, seed, arguments.cfg)
@@ -214,7 +214,7 @@ def main() -> None:
     arguments.seeds = done
     hashes = {} if arguments.tiny else file_hashes(arguments.models)
     write(contents(report, arguments, time.monotonic() - begin, hashes), arguments.out)
-    for path in writer.write() if report.values and not arguments.sweep_only else ():
+    for path in writer.write():
         say(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
     print((arguments.out / "video.md").read_text(encoding="ascii"))
 

@@ -158,6 +158,7 @@ def test_clips_survive_their_files(tmp_path):
     smooth = torch.linspace(0, 255, 32).expand(2, 5, 3, 32, 32).byte().clone()
     smooth[1] = smooth[1].flip(-1)
     writer = ClipWriter(tmp_path)
+    assert writer.write() == []
     writer.add(ABOUT, smooth)
     writer.add(dataclasses.replace(ABOUT, condition="other"), 255 - smooth)
     (path,) = writer.write()
