@@ -98,7 +98,7 @@ class ClipWriter:
         return len(parts) <= self.files and max(sizes) <= MAXIMUM_BYTES - ROOM
 
     def write(self) -> list[Path]:
-        """Writes the files; where they would be too many, with fewer clips of each group. None where there are no clips.
+        """Writes the files, none of no clips; where they would be too many, with fewer clips of each group.
 
         Raises:
             ValueError: not even one clip of each group fits; nothing is written then.
