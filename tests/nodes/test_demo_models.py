@@ -19,6 +19,7 @@ from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
 from demo_files import KNOWN_WORDS, VOCABULARY, random_weights
 from papernodes.networks import demo_controlnet, demo_format, demo_image, demo_vision
 from papernodes.networks.demo_format import DemoFileError
+from papernodes.nodes.demo_checkpoint import FOLDER
 
 # With a GPU, "make test-gpu" runs all of this on it.
 pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
@@ -354,13 +355,22 @@ def test_the_controlnet_is_trained_through_what_loads_it(demo_files):
 
 def test_the_controlnet_file_is_small(demo_files):
     state, unet = controlnet_state(demo_files)
-    assert sum(value.numel() for value in state.values()) < 1_000_000
+    whole = sum(value.numel() for value in demo_controlnet.assemble(state, unet).values())
+    assert sum(value.numel() for value in state.values()) < whole / 3
     encoder = [
         name for name, value in unet.items() if value.ndim >= 2 and not name.startswith(("output_blocks", "out."))
     ]
     assert {name.removesuffix(".weight") for name in encoder} == {
         name.removesuffix(".lora_up") for name in state if name.endswith(".lora_up")
     }
+
+
+def test_the_shipped_files_are_small():
+    """What a clone of the repository has to carry."""
+    files = list(FOLDER.glob("image_*.safetensors"))
+    assert len(files) == 5
+    assert sum(path.stat().st_size for path in files) <= 18_000_000
+    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) <= 44_000_000
 
 
 def test_factors_of_another_network_are_refused(demo_files, tmp_path):
