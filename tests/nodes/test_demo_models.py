@@ -356,7 +356,7 @@ def test_the_controlnet_is_trained_through_what_loads_it(demo_files):
 def test_the_controlnet_file_is_small(demo_files):
     state, unet = controlnet_state(demo_files)
     whole = sum(value.numel() for value in demo_controlnet.assemble(state, unet).values())
-    assert sum(value.numel() for value in state.values()) < whole / 3
+    assert sum(value.numel() for value in state.values()) < 0.4 * whole
     encoder = [
         name for name, value in unet.items() if value.ndim >= 2 and not name.startswith(("output_blocks", "out."))
     ]
