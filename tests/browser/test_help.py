@@ -65,6 +65,8 @@ def test_help_opens_beside_the_graph(editor):
 
 def test_the_template_browser_shows_and_opens_them(editor):
     page = editor.page
+    # High enough for all of them: the page fetches a picture when it is seen.
+    page.set_viewport_size({**host_editor.WINDOW, "height": 2400})
     page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.BrowseTemplates'); }")
     names = sorted(path.stem for path in templates.WORKFLOWS.glob("*.json"))
     for name in names:
@@ -76,6 +78,7 @@ def test_the_template_browser_shows_and_opens_them(editor):
         arg=[len(names), width, height],
         timeout=20_000,
     )
+    page.set_viewport_size(host_editor.WINDOW)
     page.get_by_text(names[0], exact=True).click()
     page.get_by_text("All Templates").first.wait_for(state="detached", timeout=20_000)
     page.wait_for_timeout(host_editor.SETTLE_MILLISECONDS)
