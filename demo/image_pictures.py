@@ -11,12 +11,12 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from demo.bare_machine import use_host
+from demo.eval.image_report import CFG, SAMPLER, SCHEDULER
 from demo.media_pictures import GAP, sheet
 from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
 ROOT = Path(__file__).resolve().parent.parent
-CFG = 2.0
 ROWS, COLUMNS, SCENES_SEED, NOISE_SEED = 4, 8, 900_001, 1
 PROMPTS = (
     "a happy red striped cat with a crown in a meadow",
@@ -61,7 +61,7 @@ def main() -> None:
     use_host()
     from demo.eval.image_models import CHECKPOINTS, ImageModels
 
-    models = ImageModels(CHECKPOINTS, torch.device("cpu"))
+    models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler=SAMPLER, scheduler=SCHEDULER)
     draw_grid(models)
     draw_help(models)
 

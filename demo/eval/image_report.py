@@ -37,10 +37,10 @@ from demo.world.scene import Scenes, draw_scenes
 FIRST_SEED = 700_000_000
 REPORTS = Path(__file__).parent / "reports"
 LINES = "image_controlnet_lineart"
-CFG = 2.0
+CFG = 3.0
 """Default guidance; the report's sweep says how others do."""
 
-SAMPLER, SCHEDULER = "euler", "normal"
+SAMPLER, SCHEDULER = "dpmpp_2m", "normal"
 
 SWEEP = (1.0, 1.5, 2.0, 3.0, 4.0, 5.0, 7.0)
 BARS = {
