@@ -4,8 +4,8 @@ Wan 2.1's architecture at dim 16, from scratch, on clips cut at random times out
 error, five times the squared error, the absolute error of the differences between neighbours and half as much of those
 between frames. As for the image VAE the decoder sees latents at zero mean and unit variance with a little noise, and
 there is no KL term; at the end the latents get the mean and deviation that ComfyUI takes from every Wan latent. All
-through training the weights have the values that the file can hold (mostly float8). ``--decoder-of`` trains on the
-decoder alone, for latents that other models know.
+through training the weights have the values that the file can hold (mostly float8). ``--start`` goes on with a
+finished file, ``--decoder-of`` with its decoder alone, for latents that other models know.
 
 Writes video_vae.safetensors, which ComfyUI's VAELoader reads.
 """
@@ -17,10 +17,10 @@ from torch import Tensor
 
 from demo import training
 from demo.train_vae import PENALTY_FROM
-from demo.training import Trainer, autocast, batches, say
+from demo.training import Progress, Trainer, autocast, batches, say
 from demo.training_data import rendered, to_bytes
 from demo.video_data import ClipDrawing, settle_clips
-from demo.video_vae import VideoAutoencoder, channels_last, clip_loss, decibels, read, to_clips, to_frames
+from demo.video_vae import VideoAutoencoder, channels_last, clip_loss, decibels, enlarged, read, to_clips, to_frames
 
 
 def draw_pool(drawing: ClipDrawing, device: torch.device, size: int) -> Tensor:
@@ -44,7 +44,7 @@ def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
     def loss() -> Tensor:
         chosen = torch.randint(0, pool.shape[0], (arguments.batch,), device=device)
         clips = to_clips(cut(pool, chosen, arguments.frames)).contiguous(memory_format=torch.channels_last_3d)
-        weights = as_stored("video_vae", dict(vae.named_parameters()))
+        weights = as_stored("video_vae", enlarged(dict(vae.named_parameters())))
         with autocast(device), torch.set_grad_enabled(arguments.decoder_of is None):
             raw = network.call(weights, "raw", clips)
         mean, deviation = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
@@ -96,7 +96,9 @@ def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=4, batch=16, rate=1e-3, pictures=6144)
     parser.add_argument("--frames", type=int, default=9, help="of a training clip: 1, 5, 9, 13 or 17")
-    parser.add_argument("--decoder-of", type=Path, help="train this file's decoder further, leave its encoder as it is")
+    begin = parser.add_mutually_exclusive_group()
+    begin.add_argument("--decoder-of", type=Path, help="train this file's decoder further, leave its encoder as it is")
+    begin.add_argument("--start", type=Path, help="go on from this finished file, where its state is lost")
     parser.add_argument("--solid", action="store_true", help="three-dimensional convolutions, not flat ones")
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
@@ -110,20 +112,29 @@ def main() -> None:
     from demo.bare_machine import use_host
 
     use_host()
+    from networks.demo_format import read_metadata
     from networks.demo_video import as_stored, latent_frames, save_for_stock
 
     latent_frames(arguments.frames)
     torch.manual_seed(arguments.seed)
     pool = draw_pool(drawing, device, arguments.size)
     solid = arguments.solid
-    if arguments.decoder_of:
-        network = read(arguments.decoder_of, device, solid).requires_grad_()
-    else:
-        network = VideoAutoencoder(solid)
+    finished = arguments.decoder_of or arguments.start
+    network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
+    if finished:
+        factors = enlarged({name: torch.ones(()) for name, _ in network.vae.named_parameters()})
+        with torch.no_grad():
+            for name, value in network.vae.named_parameters():
+                value.div_(factors[name])  # a file has the enlarged weights
     parts = ("conv2.", "decoder.") if arguments.decoder_of else ("",)
     parameters = {name: value for name, value in network.vae.named_parameters() if name.startswith(parts)}
-    trainer = Trainer(parameters, make_loss(network, pool, arguments), arguments, reserve=30, average=0.998)
+    progress = None
+    if finished:
+        metadata = read_metadata(finished, "video_vae")
+        progress = Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
+    loss = make_loss(network, pool, arguments)
+    trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress)
     if not arguments.decoder_of:
         network.fold(*statistics(network, pool, 256))  # latents start as Wan's; from here on the statistics move along
         trainer.restart_averages()
@@ -132,7 +143,7 @@ def main() -> None:
 
     trainer.use_averages()
     with torch.no_grad():
-        for name, value in as_stored("video_vae", dict(network.vae.named_parameters())).items():
+        for name, value in as_stored("video_vae", enlarged(dict(network.vae.named_parameters()))).items():
             network.vae.get_parameter(name).copy_(value)
     if not arguments.decoder_of:
         mean, deviation = statistics(network, pool, 1024)

@@ -120,6 +120,25 @@ def test_folding_keeps_the_clips_and_gives_the_latents_wans_statistics(random_au
     torch.testing.assert_close(raw.mean((0, 2, 3, 4)), Wan21().latents_mean.flatten(), rtol=1e-3, atol=1e-3)
 
 
+def test_enlarged_weights_are_the_same_autoencoder_and_lose_less_in_float8(random_autoencoder):
+    network = random_autoencoder
+    weights = {name: value.detach().clone() for name, value in network.vae.named_parameters()}
+    for name, value in weights.items():
+        if name.endswith("bias"):
+            value.add_(torch.randn(value.shape, generator=torch.Generator().manual_seed(len(name))), alpha=0.05)
+    clips = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(0)) * 2 - 1
+    larger = video_vae.enlarged(weights)
+    raw = network.call(weights, "raw", clips)
+    assert torch.equal(network.call(larger, "raw", clips), raw)
+    decoded = network.call(weights, "decode", raw)
+    assert torch.equal(network.call(larger, "decode", raw), decoded)
+
+    def lost(some) -> float:
+        return float((network.call(demo_video.as_stored("video_vae", some), "decode", raw) - decoded).std())
+
+    assert lost(larger) < 0.85 * lost(weights)
+
+
 def test_the_video_autoencoder_is_what_the_stock_loader_reads(video_vae_file):
     check_folder(video_vae_file.parent, "video_vae.png")
     network = video_vae.read(video_vae_file, CPU)
@@ -146,6 +165,17 @@ def test_a_video_decoder_alone_is_trained_without_touching_the_latents(video_vae
     after, _ = demo_format.load(tmp_path / "video_vae.safetensors", "video_vae")
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and changed == {"decoder", "conv2"}
+
+
+def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_path, monkeypatch):
+    run(monkeypatch, train_video_vae, "--start", str(video_vae_file), "--state", str(tmp_path), "--rate", "0")
+    before, after = (video_vae.read(path, CPU) for path in (video_vae_file, tmp_path / "video_vae.safetensors"))
+    frames = torch.rand(1, 5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    expected, found = (
+        video_vae.decode_latents(network, video_vae.encode_clips(network, frames)) for network in (before, after)
+    )
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * float(expected.std()))
+    assert demo_format.read_metadata(tmp_path / "video_vae.safetensors", "video_vae")["steps"] == "6"
 
 
 def test_the_vaes_loss_falls():
