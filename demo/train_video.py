@@ -54,6 +54,12 @@ def settled_time(device: torch.device) -> float:
     return elapsed()
 
 
+def is_matrix(name: str, value: Tensor) -> bool:
+    """Whether a parameter maps features to features: not an embedding, nor a layer at either end."""
+    ends = ("embeddings.", "patch_embedding.", "text_embedding.0.", "head.", "modulation", training.AUXILIARY)
+    return value.ndim == 2 and not any(end in name for end in ends)
+
+
 def make_loss(
     forward: VideoForward, text: nn.Module, readings: nn.ModuleDict, latents: Tensor, tokens: Tensor, arguments
 ):
@@ -141,6 +147,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=49152)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
     parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
@@ -150,7 +157,8 @@ def main() -> None:
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 7
-    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=3, silent=1)
+    characters = tuple(arguments.characters) if arguments.characters else None
+    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=3, silent=1, characters=characters)
 
     from demo.bare_machine import use_host
 
@@ -169,7 +177,7 @@ def main() -> None:
     readings = nn.ModuleDict({"places": places, "motions": MotionReading(device)})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
     loss = make_loss(forward, text, readings, latents, tokens, arguments)
-    trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average)
+    trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average, is_matrix=is_matrix)
     say(f"{latents.shape[0]} clips, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
     probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512)
     ticks = iter(range(1 << 30))

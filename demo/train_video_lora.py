@@ -152,14 +152,17 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
     arguments = parser.parse_args()
     device = training.settle(arguments)
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 31
-    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=PHRASINGS, silent=PHRASINGS)
-    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 128, 987_654, frames, phrasings=PHRASINGS, silent=PHRASINGS)
+    how = {"phrasings": PHRASINGS, "silent": PHRASINGS}
+    how["characters"] = tuple(arguments.characters) if arguments.characters else None
+    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, **how)
+    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 128, 987_654, frames, **how)
 
     from demo.bare_machine import use_host
 

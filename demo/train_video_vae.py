@@ -35,6 +35,11 @@ def cut(pool: Tensor, chosen: Tensor, frames: int) -> Tensor:
     return pool[chosen[:, None], first + torch.arange(frames, device=pool.device)]
 
 
+def is_matrix(name: str, value: Tensor) -> bool:
+    """Whether a parameter is a convolution between features, not from or to the picture's colours."""
+    return value.ndim >= 4 and min(value.flatten(1).shape) >= 16
+
+
 def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
     """The loss of one step."""
     from networks.demo_video import as_stored
@@ -134,7 +139,7 @@ def main() -> None:
         metadata = read_metadata(finished, "video_vae")
         progress = Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
     loss = make_loss(network, pool, arguments)
-    trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress)
+    trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress, is_matrix=is_matrix)
     if not arguments.decoder_of:
         network.fold(*statistics(network, pool, 256))  # latents start as Wan's; from here on the statistics move along
         trainer.restart_averages()

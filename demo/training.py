@@ -24,6 +24,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from demo.muon import Muon
+
 MAXIMUM_STATE_BYTES = 16 * 1024 * 1024
 WARM_UP = 200  # steps, in every piece
 DECAY_SHARE = 0.35  # of the last piece
@@ -66,6 +68,7 @@ def parser(description: str, *, minutes: float, batch: int, rate: float, picture
     found.add_argument("--steps", type=int, help="end after so many steps, whatever the time")
     found.add_argument("--tiny", action="store_true", help="three steps on the CPU, to try the script out")
     found.add_argument("--no-graph", action="store_true", help="no CUDA graph")
+    found.add_argument("--muon", action="store_true", help="move matrices by Muon, not by AdamW")
     return found
 
 
@@ -173,6 +176,8 @@ class Trainer:
         reserve: seconds to keep for what comes after the last step.
         average: how much of the moving average of the weights each step keeps.
         progress: of earlier pieces, where it does not come with the state that is resumed.
+        is_matrix: (name, value) -> whether a parameter maps features to features, which is what Muon is made for;
+            without one none is. With ``--muon`` those move by Muon, the others by AdamW at the same rate.
     """
 
     def __init__(
@@ -185,6 +190,7 @@ class Trainer:
         average: float = 0.999,
         weight_decay: float = 0.01,
         progress: Progress | None = None,
+        is_matrix: Callable[[str, Tensor], bool] | None = None,
     ):
         self.names, self.parameters = list(parameters), list(parameters.values())
         self.loss, self.arguments, self.reserve, self.average = loss, arguments, reserve, average
@@ -202,8 +208,13 @@ class Trainer:
         cuda = self.device.type == "cuda"
         self.rate = torch.zeros((), device=self.device)
         self.running = torch.zeros((), device=self.device)
-        matrices = [parameter for parameter in self.parameters if parameter.ndim >= 2]
-        others = [parameter for parameter in self.parameters if parameter.ndim < 2]
+        chosen = is_matrix if is_matrix and arguments.muon else lambda name, value: False
+        by_muon = [value for name, value in parameters.items() if chosen(name, value)]
+        self.muon = Muon(by_muon, self.rate, weight_decay=weight_decay) if by_muon else None
+        taken = {id(parameter) for parameter in by_muon}
+        left = [parameter for parameter in self.parameters if id(parameter) not in taken]
+        matrices = [parameter for parameter in left if parameter.ndim >= 2]
+        others = [parameter for parameter in left if parameter.ndim < 2]
         groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": others, "weight_decay": 0.0}]
         # The rate is a tensor, so that it can change between replays of the captured step.
         self.optimiser = torch.optim.AdamW(
@@ -219,11 +230,14 @@ class Trainer:
 
     def step_once(self) -> None:
         """Forward, backward, clip, optimiser, moving average; no syncs, so that it can be captured."""
-        self.optimiser.zero_grad(set_to_none=True)
+        for parameter in self.parameters:
+            parameter.grad = None
         loss = self.loss()
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimiser.step()
+        if self.muon:
+            self.muon.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.averages, [item.detach() for item in self.parameters], 1 - self.average)
             self.running.add_(loss.detach())
@@ -247,7 +261,8 @@ class Trainer:
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.synchronize()
             say(f"three steps without a graph done, loss {self.running.item() / 3:.4f}")
-            self.optimiser.zero_grad(set_to_none=True)
+            for parameter in self.parameters:
+                parameter.grad = None
             torch.cuda.empty_cache()
             graph = torch.cuda.CUDAGraph()
             with torch.cuda.graph(graph):

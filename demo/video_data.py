@@ -18,9 +18,9 @@ CHUNK = 512
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
-def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, combinations: str):
+def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, combinations: str, characters):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
-    scenes = draw_scenes(count, seed, frames=frames, combinations=combinations)
+    scenes = draw_scenes(count, seed, characters=characters, frames=frames, combinations=combinations)
     still = scenes.at(slice(None, 1))  # of a single frame no caption tells a motion
     sentences = [captions(scenes, seed * 8 + k, full=k == 1) for k in range(phrasings)]
     sentences += [captions(still, seed * 8 + 4 + k, full=k == 1) for k in range(silent)]
@@ -59,6 +59,7 @@ class ClipDrawing(Drawing):
         phrasings: captions that tell the motions; the second of them names everything.
         silent: captions without motion words, which come after those.
         combinations: "train", "held_out" or "all".
+        characters: as in draw_scenes.
     """
 
     def __init__(
@@ -71,10 +72,11 @@ class ClipDrawing(Drawing):
         phrasings: int = 0,
         silent: int = 0,
         combinations: str = "train",
+        characters: tuple[float, ...] | None = None,
     ):
         self.seconds = arguments.drawing_seconds
         sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        rest = (frames, phrasings, silent, combinations)
+        rest = (frames, phrasings, silent, combinations, characters)
         self.jobs = [(size, seed * 100_000 + k, *rest) for k, size in enumerate(sizes)]
         self.pool = None
         self.futures: list = [_Later(job) for job in self.jobs]

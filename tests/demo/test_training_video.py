@@ -167,6 +167,33 @@ def test_a_video_decoder_alone_is_trained_without_touching_the_latents(video_vae
     assert before.keys() == after.keys() and changed == {"decoder", "conv2"}
 
 
+def test_which_parameters_are_matrices():
+    vae = [name for name, value in demo_video.build_vae().named_parameters() if train_video_vae.is_matrix(name, value)]
+    assert "encoder.middle.1.to_qkv.weight" in vae and "decoder.upsamples.12.residual.6.weight" in vae
+    assert not any(name.endswith(("bias", "gamma")) or name == "decoder.head.2.weight" for name in vae)
+    network, text = video_model.build(CPU)
+    chosen = {
+        name: value.shape
+        for model in (network, text)
+        for name, value in model.named_parameters()
+        if train_video.is_matrix(name, value)
+    }
+    blocks = [name for name in chosen if name.startswith("blocks.")]
+    assert len(blocks) == 10 * len(network.blocks)  # two attentions of four, and two layers
+    assert "text_embedding.2.weight" in chosen and "text_embedding.0.weight" not in chosen
+    assert not any("embeddings" in name or "head" in name or "modulation" in name for name in chosen)
+    assert any(name.endswith("fc1.weight") for name in chosen)
+
+
+@pytest.mark.parametrize("script", ["train_video_vae", "train_video"])
+def test_muon_trains_the_video_models(script, train_video_script, video_vae_file, tmp_path, monkeypatch):
+    module = {"train_video_vae": train_video_vae, "train_video": train_video}[script]
+    vae = [] if script == "train_video_vae" else ["--vae", str(video_vae_file), "--characters", "1", "1", "0", "0"]
+    run(monkeypatch, module, "--muon", "--state", str(tmp_path), *vae)
+    weights, progress = training.read_state(tmp_path / "state.safetensors")
+    assert progress.step == 3 and all(torch.isfinite(value).all() for value in weights.values())
+
+
 def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_path, monkeypatch):
     run(monkeypatch, train_video_vae, "--start", str(video_vae_file), "--state", str(tmp_path), "--rate", "0")
     before, after = (video_vae.read(path, CPU) for path in (video_vae_file, tmp_path / "video_vae.safetensors"))
@@ -176,6 +203,13 @@ def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_pat
     )
     torch.testing.assert_close(found, expected, rtol=0.02, atol=0.02 * float(expected.std()))
     assert demo_format.read_metadata(tmp_path / "video_vae.safetensors", "video_vae")["steps"] == "6"
+
+
+def test_clips_show_as_many_characters_as_asked():
+    arguments = argparse.Namespace(workers=1, drawing_seconds=60)
+    drawing = video_data.ClipDrawing(arguments, 40, 1, 5, characters=(0.0, 1.0, 0.0, 0.0))
+    (scenes, _), *_ = drawing
+    assert scenes.present.sum(1).tolist() == [2] * 40
 
 
 def test_the_vaes_loss_falls():
