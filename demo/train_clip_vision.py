@@ -17,6 +17,7 @@ from torch.nn import functional
 from demo import training
 from demo.training import Trainer, autocast, batches, initialise, say
 from demo.training_data import Drawing, rendered, to_bytes
+from demo.training_drawings import save_grid
 from demo.world.attributes import COLOURS, HELD_OUT, PATTERNS, SHAPES
 from demo.world.scene import Scenes, draw_scenes, repose
 
@@ -160,7 +161,7 @@ def main() -> None:
     found = {f"retrieval_{kind}": f"{share:.4f}" for kind, share in shares.items()}
     save(target, state, {**trainer.metadata("image_clip_vision"), **found})
     say(f"{target}: {target.stat().st_size / 1e6:.2f} MB; temperature {temperature.exp().item():.1f}")
-    training.save_grid([pool[:8, pose].float() / 255 for pose in range(POSES)], arguments.state / "poses.png")
+    save_grid([pool[:8, pose].float() / 255 for pose in range(POSES)], arguments.state / "poses.png")
     say("done")
 
 

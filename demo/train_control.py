@@ -29,6 +29,7 @@ from demo.diffusion import (
 from demo.train_image import captions_of_batch, load_models
 from demo.training import Trainer, autocast, say
 from demo.training_data import Drawing, encode_pictures, rendered, to_bytes
+from demo.training_drawings import save_grid
 from demo.world_tokens import token_rows
 
 EMPTY_CAPTIONS = 0.3
@@ -126,7 +127,7 @@ def draw_samples(unet, text, network, vae, arguments, device, scale: float = 3.0
         predict = guided(unet, context[:-1], context[-1:], scale, used)
         found[name] = vae.decoder(sample(predict, noise, steps)).clamp(0, 1)
     shown = [frames[:8], lines[:8].float().expand(-1, 3, -1, -1) / 255, found["with"][:8], found["without"][:8]]
-    training.save_grid(shown, arguments.state / "control.png")
+    save_grid(shown, arguments.state / "control.png")
     wanted = edges(frames)
     return {name: round(correlation(edges(pictures), wanted), 4) for name, pictures in found.items()}
 

@@ -31,6 +31,7 @@ from demo.diffusion import (
 from demo.layout import PlaceReading, RelationProbe, RelationReading
 from demo.training import Progress, Trainer, autocast, initialise, say
 from demo.training_data import Drawing, encode_pictures, rendered
+from demo.training_drawings import save_grid
 from demo.world_tokens import BEGIN, END, token_rows, vocabulary
 
 EMPTY_CAPTIONS = 0.1
@@ -124,7 +125,7 @@ def draw_samples(unet: nn.Module, text: nn.Module, vae, arguments, device: torch
     predict = guided(unet, context[:-1].repeat(2, 1, 1), context[-1:], scale)
     found = vae.decoder(sample(predict, noise, 3 if arguments.tiny else 20))
     truth = render(scenes.to(device), size, size).frames[:, 0]
-    training.save_grid([truth, found[:count], found[count:]], arguments.state / "samples.png")
+    save_grid([truth, found[:count], found[count:]], arguments.state / "samples.png")
     text_file = arguments.state / "samples.txt"
     text_file.write_text("\n".join([f"guidance {scale}, 20 DDIM steps", *sentences, ""]), encoding="ascii")
 

@@ -18,6 +18,7 @@ from torch.nn import functional
 from demo import training
 from demo.training import Trainer, autocast, batches, initialise, say
 from demo.training_data import Drawing, rendered, to_bytes
+from demo.training_drawings import save_grid
 
 VAE_SCALE = 0.18215  # SD1.5's: what samples sees the encoder's own latents
 PENALTY_FROM = 2.5
@@ -177,7 +178,7 @@ def main() -> None:
     metadata = {**trainer.metadata("image_vae"), "psnr": f"{psnr:.2f}", "psnr_noise_0.1": f"{noisy:.2f}"}
     save(target, file_weights(network), metadata, packed=False)
     shown = again.shape[0]
-    training.save_grid(
+    save_grid(
         [fresh[-shown:][:8].float() / 255, again[:8], fresh[-shown:][8:16].float() / 255, again[8:16]],
         arguments.state / "vae.png",
     )

@@ -22,6 +22,7 @@ from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.training import Trainer, autocast, elapsed, say
 from demo.training_data import rendered
+from demo.training_drawings import save_grid
 from demo.video_data import ClipDrawing, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
@@ -107,7 +108,7 @@ def draw_samples(forward: VideoForward, text: nn.Module, vae, arguments, device,
     found = decode_latents(vae, sample(guided(forward, context[:-1], context[-1:], scale), noise, steps))
     truth = render(scenes.to(device), size, size).frames
     times = torch.linspace(0, frames - 1, 5).round().long()
-    training.save_grid(
+    save_grid(
         [row for k in range(count) for row in (truth[k, times], found[k, times])], arguments.state / "samples.png"
     )
     text_file = arguments.state / "samples.txt"
@@ -153,10 +154,10 @@ def main() -> None:
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
     arguments = parser.parse_args()
-    device = training.settle(arguments)
+    device = training.settle(arguments, several=True)
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
-    seed = arguments.seed * 1000 + step + 7
+    seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
     drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=3, silent=1, characters=characters)
 
@@ -187,6 +188,7 @@ def main() -> None:
             say(f"step {trainer.progress.step}: a wrong motion costs {probe(forward, text)}")
 
     trainer.train(on_tick)
+    trainer.group.leave()
     say(f"at the end a wrong motion costs {probe(forward, text)}")
     save_models(trainer, arguments)
     del latents, tokens

@@ -20,6 +20,7 @@ from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.train_video import load_models, settled_time
 from demo.training import Trainer, autocast, batches, say
 from demo.training_data import rendered
+from demo.training_drawings import save_grid
 from demo.video_data import ClipDrawing, settle_clips
 from demo.video_model import SigmaDraw, VideoForward, add_noise, guided, sample
 from demo.video_noise import degraded, shuffled, warped_noise
@@ -142,7 +143,7 @@ def draw_samples(forward: VideoForward, text: nn.Module, vae, tuned, pool, frame
         predict = guided(used, context[:-1], context[-1:], scale)
         clips.append(decode_latents(vae, sample(predict, noises[:count].float(), steps)))
     times = torch.linspace(0, frames - 1, 5).round().long()
-    training.save_grid([clip[k, times] for k in range(count) for clip in clips], arguments.state / "samples.png")
+    save_grid([clip[k, times] for k in range(count) for clip in clips], arguments.state / "samples.png")
 
 
 def main() -> None:
@@ -155,10 +156,10 @@ def main() -> None:
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
     arguments = parser.parse_args()
-    device = training.settle(arguments)
+    device = training.settle(arguments, several=True)
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
-    seed = arguments.seed * 1000 + step + 31
+    seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
     how = {"phrasings": PHRASINGS, "silent": PHRASINGS}
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, **how)
@@ -190,6 +191,7 @@ def main() -> None:
             say(f"step {trainer.progress.step}: {probe(forward, text, apply_lora(state, frozen))}")
 
     trainer.train(on_tick)
+    trainer.group.leave()
     target = arguments.out / f"{KIND}.safetensors"
     metadata = {**trainer.metadata(KIND), "rank": str(arguments.rank)}
     save(target, trainer.averaged(), metadata, packed=False)

@@ -19,6 +19,7 @@ from demo import training
 from demo.train_vae import PENALTY_FROM
 from demo.training import Progress, Trainer, autocast, batches, say
 from demo.training_data import rendered, to_bytes
+from demo.training_drawings import save_grid
 from demo.video_data import ClipDrawing, settle_clips
 from demo.video_vae import VideoAutoencoder, channels_last, clip_loss, decibels, enlarged, read, to_clips, to_frames
 
@@ -172,7 +173,7 @@ def main() -> None:
     save_for_stock(target, network.vae.state_dict(), {**trainer.metadata("video_vae"), **found})
     shown, times = again.shape[0], torch.linspace(0, length - 1, 5).round().long()
     rows = [(fresh[-shown:][k][times].float() / 255, again[k][times]) for k in range(min(3, shown))]
-    training.save_grid([row for pair in rows for row in pair], arguments.state / "video_vae.png")
+    save_grid([row for pair in rows for row in pair], arguments.state / "video_vae.png")
     say("done")
 
 

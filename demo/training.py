@@ -13,18 +13,19 @@ import os
 import secrets
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
 
 import torch
-from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from demo.muon import Muon
+from demo.training_drawings import draw_losses
+from demo.training_group import TrainingGroup
 
 MAXIMUM_STATE_BYTES = 16 * 1024 * 1024
 WARM_UP = 200  # steps, in every piece
@@ -72,8 +73,15 @@ def parser(description: str, *, minutes: float, batch: int, rate: float, picture
     return found
 
 
-def settle(arguments: argparse.Namespace) -> torch.device:
-    """Fills in what depends on other arguments; returns the device and prints what there is."""
+def settle(arguments: argparse.Namespace, *, several: bool = False) -> torch.device:
+    """Fills in what depends on other arguments; returns the device and prints what there is.
+
+    Args:
+        several: whether the script may be run by several processes that train one model.
+
+    Raises:
+        SystemExit: it is run by several and may not.
+    """
     arguments.size = 128
     if arguments.tiny:
         arguments.batch, arguments.pictures, arguments.workers, arguments.size = 2, 16, 1, 64
@@ -83,6 +91,9 @@ def settle(arguments: argparse.Namespace) -> torch.device:
     if arguments.resume is True:
         arguments.resume = arguments.state
     cuda = torch.cuda.is_available() and not arguments.tiny
+    arguments.group = TrainingGroup.join(cuda)
+    if arguments.group.size > 1 and not several:
+        raise SystemExit("This script trains in one process; train_video and train_video_lora can be run by several.")
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True
@@ -99,8 +110,9 @@ def elapsed() -> float:
 
 
 def say(text: str) -> None:
-    """Prints with the time since the start."""
-    print(f"[{elapsed():6.1f} s] {text}", flush=True)
+    """Prints with the time since the start; of several processes only the first one does."""
+    if TrainingGroup.rank() == 0:
+        print(f"[{elapsed():6.1f} s] {text}", flush=True)
 
 
 def rate_factor(step: int, done: float, *, final: bool, warm_up: int = WARM_UP, share: float = DECAY_SHARE) -> float:
@@ -203,6 +215,8 @@ class Trainer:
                     if name in weights or not name.startswith(AUXILIARY):
                         parameter.copy_(weights[name])
             say(f"resumed after step {self.progress.step}")
+        self.group = getattr(arguments, "group", TrainingGroup())
+        self.group.share_first(self.parameters)
         self.first_step = self.progress.step
         self.averages = [parameter.detach().clone() for parameter in self.parameters]
         cuda = self.device.type == "cuda"
@@ -234,6 +248,7 @@ class Trainer:
             parameter.grad = None
         loss = self.loss()
         loss.backward()
+        self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
         torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
         self.optimiser.step()
         if self.muon:
@@ -265,7 +280,9 @@ class Trainer:
                 parameter.grad = None
             torch.cuda.empty_cache()
             graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(graph):
+            # NCCL's own thread asks the device about its work meanwhile, which a stricter mode forbids.
+            mode = "thread_local" if self.group.size > 1 else "global"
+            with torch.cuda.graph(graph, capture_error_mode=mode):
                 self.step_once()
             self.running.zero_()
             graph.replay()
@@ -273,8 +290,8 @@ class Trainer:
             say(f"one step captured in a CUDA graph; {torch.cuda.max_memory_allocated() / 2**30:.1f} GiB at most")
             return graph.replay
         except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            if isinstance(error, torch.OutOfMemoryError) or self.group.size > 1:
+                raise  # one of several processes cannot start again alone
             say(f"no CUDA graph: {type(error).__name__}: {error}")
             say("starting again without one")
             os.environ[RESTARTED] = str(min(float(os.environ.get(RESTARTED, STARTED)), STARTED))
@@ -292,7 +309,7 @@ class Trainer:
             FloatingPointError: the loss is no longer finite; the last good state is kept.
         """
         arguments = self.arguments
-        torch.manual_seed(arguments.seed * 1_000_003 + self.first_step)
+        torch.manual_seed(arguments.seed * 1_000_003 + self.first_step + 500_000 * self.group.number)
         self._set_rate(arguments.rate / WARM_UP)
         step = self._prepare()
         self.running.zero_()
@@ -302,7 +319,9 @@ class Trainer:
         events: list = []
         count = 0
         while True:
-            done = count / arguments.steps if arguments.steps else (elapsed() - begin) / max(end - begin, 1e-3)
+            if self.group.size == 1 or arguments.steps or count % TICK == 0:  # several agree now and then
+                done = count / arguments.steps if arguments.steps else (elapsed() - begin) / max(end - begin, 1e-3)
+                done = self.group.agree(done)
             if done >= 1:
                 break
             self._set_rate(arguments.rate * rate_factor(count, done, final=arguments.final))
@@ -342,7 +361,9 @@ class Trainer:
         self.save()
 
     def save(self) -> None:
-        """Writes state.safetensors, losses.json and losses.png."""
+        """Writes state.safetensors, losses.json and losses.png; of several processes the first one does."""
+        if self.group.number:
+            return
         folder = self.arguments.state
         write_state(folder / "state.safetensors", dict(zip(self.names, self.parameters, strict=True)), self.progress)
         (folder / "losses.json").write_text(json.dumps(self.progress.losses) + "\n", encoding="ascii")
@@ -389,31 +410,3 @@ def batches(count: int, size: int) -> Iterator[slice]:
     """The slices of at most ``size`` that make up ``count``."""
     for start in range(0, count, size):
         yield slice(start, min(start + size, count))
-
-
-def draw_losses(losses: Sequence[tuple[int, float]], path: Path, size: tuple[int, int] = (640, 320)) -> None:
-    """A picture of the losses over the steps, the loss on a logarithmic axis."""
-    image = Image.new("RGB", size, "white")
-    if len(losses) >= 2:
-        draw = ImageDraw.Draw(image)
-        steps = torch.tensor([step for step, _ in losses], dtype=torch.float64)
-        height = torch.tensor([max(loss, 1e-9) for _, loss in losses], dtype=torch.float64).log10()
-        low, high = float(height.min()), float(height.max())
-        x = 50 + (steps - steps[0]) / (steps[-1] - steps[0]) * (size[0] - 70)
-        y = size[1] - 30 - (height - low) / max(high - low, 1e-6) * (size[1] - 50)
-        draw.line([(50, 20), (50, size[1] - 30), (size[0] - 20, size[1] - 30)], fill="black")
-        draw.line(list(zip(x.tolist(), y.tolist(), strict=True)), fill=(40, 90, 200), width=2)
-        draw.text((4, 14), f"{10**high:.3g}", fill="black")
-        draw.text((4, size[1] - 36), f"{10**low:.3g}", fill="black")
-        draw.text((50, size[1] - 24), f"step {int(steps[0])}", fill="black")
-        draw.text((size[0] - 100, size[1] - 24), f"step {int(steps[-1])}", fill="black")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    image.save(path)
-
-
-def save_grid(rows: Sequence[Tensor], path: Path) -> None:
-    """Writes a PNG: one row per tensor [N, 3, H, W] with values 0..1, all of one size."""
-    lines = [torch.cat([*picture.detach().float().cpu().clamp(0, 1)], dim=2) for picture in rows]
-    values = (torch.cat(lines, dim=1) * 255).round().byte().permute(1, 2, 0).contiguous()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.fromarray(values.numpy()).save(path, optimize=True)

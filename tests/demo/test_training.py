@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.util import make_beta_schedule
 
-from demo import diffusion, training, world_tokens
+from demo import diffusion, training, training_drawings, world_tokens
 from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
@@ -105,8 +105,8 @@ def test_a_state_is_at_most_16_mib(tmp_path):
 
 
 def test_pictures_of_losses_and_results_are_written(tmp_path):
-    training.draw_losses([(50, 1.0), (100, 0.1)], tmp_path / "losses.png")
-    training.save_grid([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)], tmp_path / "grid.png")
+    training_drawings.draw_losses([(50, 1.0), (100, 0.1)], tmp_path / "losses.png")
+    training_drawings.save_grid([torch.zeros(2, 3, 8, 8), torch.ones(2, 3, 8, 8)], tmp_path / "grid.png")
     from PIL import Image
 
     line = np.asarray(Image.open(tmp_path / "losses.png").convert("RGB"))
