@@ -2,7 +2,8 @@
 
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the size of a step as in Liu et al.,
 "Muon is Scalable for LLM Training" (arXiv 2502.16982), so that AdamW's rates go on to suit. Neither keeps anything on
-the CPU nor waits for the GPU: a step can be captured in a CUDA graph.
+the CPU nor waits for the GPU: a step can be captured in a CUDA graph. PyTorch's own Muon takes no convolutions and
+multiplies one matrix at a time; here those of one shape go together.
 """
 
 from collections import defaultdict

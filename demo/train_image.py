@@ -175,10 +175,7 @@ def earlier_progress(arguments) -> Progress:
         return training.read_state(arguments.resume / "state.safetensors")[1]
     if not arguments.start:
         return Progress()
-    from networks.demo_format import read_metadata
-
-    metadata = read_metadata(arguments.start / "image_unet.safetensors", "image_unet")
-    return Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
+    return training.progress_of(arguments.start / "image_unet.safetensors", "image_unet")
 
 
 def main() -> None:

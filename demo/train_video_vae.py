@@ -17,7 +17,7 @@ from torch import Tensor
 
 from demo import training
 from demo.train_vae import PENALTY_FROM
-from demo.training import Progress, Trainer, autocast, batches, say
+from demo.training import Trainer, autocast, batches, say
 from demo.training_data import rendered, to_bytes
 from demo.training_drawings import save_grid
 from demo.video_data import ClipDrawing, settle_clips
@@ -112,20 +112,20 @@ def main() -> None:
     device = training.settle(arguments)
     length = settle_clips(arguments)
     arguments.frames = min(arguments.frames, length)
-    seed = arguments.seed + 1000 * int(arguments.resume is not None)
+    finished = arguments.decoder_of or arguments.start
+    progress = training.progress_of(finished, "video_vae") if finished else None
+    seed = arguments.seed + 1000 * int(arguments.resume is not None) + (progress.step if progress else 0)
     drawing = ClipDrawing(arguments, arguments.pictures, seed + 1, length)
 
     from demo.bare_machine import use_host
 
     use_host()
-    from networks.demo_format import read_metadata
     from networks.demo_video import as_stored, latent_frames, save_for_stock
 
     latent_frames(arguments.frames)
     torch.manual_seed(arguments.seed)
     pool = draw_pool(drawing, device, arguments.size)
     solid = arguments.solid
-    finished = arguments.decoder_of or arguments.start
     network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
     if finished:
@@ -135,10 +135,6 @@ def main() -> None:
                 value.div_(factors[name])  # a file has the enlarged weights
     parts = ("conv2.", "decoder.") if arguments.decoder_of else ("",)
     parameters = {name: value for name, value in network.vae.named_parameters() if name.startswith(parts)}
-    progress = None
-    if finished:
-        metadata = read_metadata(finished, "video_vae")
-        progress = Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
     loss = make_loss(network, pool, arguments)
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress, is_matrix=is_matrix)
     if not arguments.decoder_of:

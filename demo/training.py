@@ -168,6 +168,14 @@ def read_state(path: Path) -> tuple[dict[str, Tensor], Progress]:
     return weights, Progress(int(metadata["step"]), losses, float(metadata["seconds"]))
 
 
+def progress_of(path: Path, kind: str) -> Progress:
+    """What a finished file says of its training: where its state is lost, the next piece counts from there."""
+    from networks.demo_format import read_metadata
+
+    metadata = read_metadata(path, kind)
+    return Progress(int(metadata["steps"]), [], float(metadata["training_seconds"]))
+
+
 def initialise(network: nn.Module) -> None:
     """PyTorch's own start values for the host's layers, which leave their memory as it comes."""
     for module in network.modules():
@@ -189,7 +197,10 @@ class Trainer:
         average: how much of the moving average of the weights each step keeps.
         progress: of earlier pieces, where it does not come with the state that is resumed.
         is_matrix: (name, value) -> whether a parameter maps features to features, which is what Muon is made for;
-            without one none is. With ``--muon`` those move by Muon, the others by AdamW at the same rate.
+            what ``--muon`` needs. With it those move by Muon, the others by AdamW at the same rate.
+
+    Raises:
+        SystemExit: ``--muon`` without ``is_matrix``.
     """
 
     def __init__(
@@ -222,8 +233,9 @@ class Trainer:
         cuda = self.device.type == "cuda"
         self.rate = torch.zeros((), device=self.device)
         self.running = torch.zeros((), device=self.device)
-        chosen = is_matrix if is_matrix and arguments.muon else lambda name, value: False
-        by_muon = [value for name, value in parameters.items() if chosen(name, value)]
+        if arguments.muon and not is_matrix:
+            raise SystemExit("--muon: this script does not say which of its parameters are matrices; leave it out.")
+        by_muon = [value for name, value in parameters.items() if arguments.muon and is_matrix(name, value)]
         self.muon = Muon(by_muon, self.rate, weight_decay=weight_decay) if by_muon else None
         taken = {id(parameter) for parameter in by_muon}
         left = [parameter for parameter in self.parameters if id(parameter) not in taken]
@@ -244,8 +256,7 @@ class Trainer:
 
     def step_once(self) -> None:
         """Forward, backward, clip, optimiser, moving average; no syncs, so that it can be captured."""
-        for parameter in self.parameters:
-            parameter.grad = None
+        self.forget_gradients()
         loss = self.loss()
         loss.backward()
         self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
@@ -256,6 +267,11 @@ class Trainer:
         with torch.no_grad():
             torch._foreach_lerp_(self.averages, [item.detach() for item in self.parameters], 1 - self.average)
             self.running.add_(loss.detach())
+
+    def forget_gradients(self) -> None:
+        """Frees the gradients of all parameters, whichever optimiser moves them."""
+        for parameter in self.parameters:
+            parameter.grad = None
 
     def _set_rate(self, value: float) -> None:
         self.rate.fill_(value)
@@ -276,8 +292,7 @@ class Trainer:
             torch.cuda.current_stream().wait_stream(stream)
             torch.cuda.synchronize()
             say(f"three steps without a graph done, loss {self.running.item() / 3:.4f}")
-            for parameter in self.parameters:
-                parameter.grad = None
+            self.forget_gradients()
             torch.cuda.empty_cache()
             graph = torch.cuda.CUDAGraph()
             # NCCL's own thread asks the device about its work meanwhile, which a stricter mode forbids.

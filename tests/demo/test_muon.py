@@ -60,3 +60,10 @@ def test_the_trainer_moves_the_chosen_matrices_by_muon(tmp_path, muon):
     assert any(value is parameters["bias"] for value in in_adam)
     trainer.train()
     assert float(loss().detach()) < 0.05 * first
+
+
+def test_a_script_that_knows_no_matrices_refuses_muon(tmp_path):
+    parameters = {"matrix": torch.zeros(4, 4).requires_grad_()}
+    arguments = argparse.Namespace(resume=None, seed=0, rate=0.05, state=tmp_path, muon=True)
+    with pytest.raises(SystemExit, match="--muon"):
+        Trainer(parameters, lambda: parameters["matrix"].sum(), arguments)

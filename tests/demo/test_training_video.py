@@ -192,6 +192,10 @@ def test_muon_trains_the_video_models(script, train_video_script, video_vae_file
     run(monkeypatch, module, "--muon", "--state", str(tmp_path), *vae)
     weights, progress = training.read_state(tmp_path / "state.safetensors")
     assert progress.step == 3 and all(torch.isfinite(value).all() for value in weights.values())
+    if script == "train_video_vae":  # the same seed and clips by AdamW alone: only what Muon moved went elsewhere
+        others, _ = training.read_state(video_vae_file.parent / "state.safetensors")
+        name = "decoder.middle.0.residual.2.weight"
+        assert (weights[name] - others[name]).abs().max() > 1e-5
 
 
 def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_path, monkeypatch):
