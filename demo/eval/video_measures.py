@@ -286,7 +286,9 @@ def psnr(decoded: Tensor, frames: Tensor) -> Tensor:
     return -10 * (decoded - frames).square().flatten(1).mean(1).clamp(min=1e-9).log10()
 
 
-def motion_rows(columns: dict[str, dict[str, Tensor]], plain: str, tuned: str, untuned: tuple[str, str]) -> dict:
+def motion_rows(
+    columns: dict[str, dict[str, Tensor]], plain: str, tuned: str, untuned: tuple[str, str], whole: str = "both"
+) -> dict[str, Interval]:
     """What the errors of several conditions amount to.
 
     Args:
@@ -294,14 +296,15 @@ def motion_rows(columns: dict[str, dict[str, Tensor]], plain: str, tuned: str, u
         plain: the condition that is plain noise with the tuned network.
         tuned: the one that follows the flow most closely.
         untuned: the same two without the LoRA: (follows the flow, plain noise).
+        whole: what all kinds together are called; empty where they are not wanted.
 
     Returns:
         Row name -> Interval: ``kind, condition`` (pixels), ``kind, condition / plain noise`` (ratio), and
-        ``kind, LoRA off - on`` (how much higher the ratio is without). Kind "both" is all of them together.
+        ``kind, LoRA off - on`` (how much higher the ratio is without).
     """
     together = {name: torch.cat([found[name] for found in columns.values()]) for name in next(iter(columns.values()))}
     rows = {}
-    for kind, found in (columns | {"both": together}).items():
+    for kind, found in (columns | ({whole: together} if whole else {})).items():
         for condition, errors in found.items():
             rows[f"{kind}, {condition}"] = mean_interval(errors)
         for condition in found:

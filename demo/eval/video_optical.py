@@ -13,9 +13,10 @@ import torch
 from torch import Tensor
 
 from demo.eval import video_measures as measures
+from demo.eval.video_by_hand import hand_scenes
 from demo.eval.video_clips import Clips, read_clips, to_grey
 from demo.eval.video_report import render_bytes
-from demo.eval.video_scenes import FRAMES, every, flow_scenes, flows_of
+from demo.eval.video_scenes import FRAMES, every, flows_of
 from demo.eval.video_tables import FOLLOWED, OTHERS, RENDERED, REPORTS, STILL, motion_rows, write
 from kernels.optical_flow import dis_flow
 
@@ -40,7 +41,7 @@ class Errors:
         """The asked flows of some clips; what any condition shares is measured where they are first asked for."""
         key = (about.kind, about.seed)
         if key not in self.asked:
-            whole = flow_scenes(about.kind, about.scenes, about.seed, frames=FRAMES)
+            whole = hand_scenes(about.kind, about.scenes, about.seed, frames=FRAMES)
             scenes = whole.select(slice(0, about.count))
             seen = every(scenes, about.step)
             wanted, hidden = self.asked[key] = flows_of(seen)

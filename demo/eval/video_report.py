@@ -15,6 +15,7 @@ from torch import Tensor
 from demo.eval import frozen
 from demo.eval import video_measures as measures
 from demo.eval.network_reader import NetworkReader
+from demo.eval.video_by_hand import HAND_KINDS, hand_flows, hand_scenes
 from demo.eval.video_clips import Clips, ClipWriter
 from demo.eval.video_models import (
     CHECKPOINTS,
@@ -29,16 +30,16 @@ from demo.eval.video_models import (
     random_networks,
     warped_noise,
 )
-from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, flow_scenes, flows_of, still_captions, text_scenes
+from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, flow_scenes, still_captions, text_scenes
 from demo.eval.video_tables import (
     CLIP_STEP,
-    CONDITIONS,
     FOLLOWED,
     OTHERS,
     RENDERED,
     REPORTS,
     STILL,
     VideoReport,
+    conditions_of,
     contents,
     write,
 )
@@ -116,21 +117,23 @@ def flow_section(
 ) -> None:
     """Captions without motion words, noise that follows held-out flows: the error by the reader; clips are kept.
 
-    Every condition draws the same scenes from the same captions and the same noise.
+    The flows are the scenes' own (KINDS), or those of the nodes for motion made by hand (HAND_KINDS). Every condition
+    draws the same scenes from the same captions and the same noise.
     """
     n, cfg = arguments.n, arguments.cfg
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate((*KINDS, *HAND_KINDS)):
         own = seed * 100 + 10 + number
-        scenes = flow_scenes(kind, n, own)
+        scenes = hand_scenes(kind, n, own)
         sentences = still_captions(scenes, own)
         device = models[True].device
         seeds = range(FIRST_SEED + own * 100_000, FIRST_SEED + own * 100_000 + n)
         labels = measures.first_labels(scenes, device)
-        moving, fresh = warped_noise(flows_of(scenes, device)[0], seeds, device)
-        about = {"kind": kind, "seed": own, "scenes": n, "count": min(arguments.clips, n)}
+        moving, fresh = warped_noise(hand_flows(kind, scenes, device), seeds, device)
+        kept = min(arguments.clips if kind in KINDS else (arguments.clips + 1) // 2, n)
+        about = {"kind": kind, "seed": own, "scenes": n, "count": kept}
         about |= {"frames": len(range(0, FRAMES, CLIP_STEP)), "step": CLIP_STEP}
 
-        for condition in CONDITIONS:
+        for condition in conditions_of(kind):
             name, noise = condition.name, degraded(moving, fresh, condition.degradation)
             frames = models[condition.tuned].generate(sentences, noise, cfg)
             writer.add(Clips(name, **about), frames)
@@ -159,7 +162,12 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--n", type=int, default=170, help="clips of a row and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--minutes", type=float, default=9.0, help="begin no seed that would not end in time")
-    parser.add_argument("--clips", type=int, default=40, help="of them kept for optical flow, of a row and seed")
+    parser.add_argument(
+        "--clips",
+        type=int,
+        default=40,
+        help="of them kept for optical flow, of a row and seed; half as many of motion made by hand",
+    )
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--scheduler", choices=SCHEDULERS, default=SCHEDULERS[0])
     parser.add_argument("--shift", type=float, default=SHIFT)

@@ -13,6 +13,7 @@ from torch import Tensor
 from demo.eval import frozen
 from demo.eval import video_measures as measures
 from demo.eval.reading import Share
+from demo.eval.video_by_hand import CAMERA, DRAG, HAND_KINDS
 from demo.eval.video_scenes import KINDS
 
 REPORTS = Path(__file__).parent / "reports"
@@ -39,6 +40,9 @@ CONDITIONS = (
     Condition(UNTUNED[0], False, 0.0),
     Condition(UNTUNED[1], False, 1.0),
 )
+HAND_CONDITIONS = tuple(one for one in CONDITIONS if one.name in (FOLLOWED, PLAIN, *UNTUNED))
+"""Of motion made by hand: no weaker following, that is told by the others."""
+
 RISING = tuple(condition.name for condition in CONDITIONS if condition.tuned)
 """Conditions in the order in which the error is to rise."""
 
@@ -76,18 +80,30 @@ class VideoReport:
         return torch.cat(self.values[name])
 
 
+def conditions_of(kind: str) -> tuple[Condition, ...]:
+    """The ways in which clips of a kind are generated."""
+    return HAND_CONDITIONS if kind in HAND_KINDS else CONDITIONS
+
+
 def motion_rows(column: Callable[[str, str], Tensor], extra: tuple[str, ...]) -> dict[str, dict]:
     """Rows on the error between asked and generated motion, with bars.
 
     Args:
         column: (kind, condition) -> errors, clip by clip.
-        extra: conditions beside CONDITIONS.
+        extra: conditions beside those of the kind.
     """
-    names = [condition.name for condition in CONDITIONS] + list(extra)
-    columns = {kind: {name: column(kind, name) for name in names} for kind in KINDS}
-    rows = {name: found.row() for name, found in measures.motion_rows(columns, PLAIN, FOLLOWED, UNTUNED).items()}
-    rows[f"both, {FOLLOWED} / plain noise"] |= {"bar": f"at most {RATIO_BAR:g} (goal {RATIO_GOAL:g})"}
-    rows["both, LoRA off - on"] |= {"bar": "above 0"}
+
+    def columns_of(kinds: tuple[str, ...]) -> dict[str, dict[str, Tensor]]:
+        names = {kind: [condition.name for condition in conditions_of(kind)] + list(extra) for kind in kinds}
+        return {kind: {name: column(kind, name) for name in names[kind]} for kind in kinds}
+
+    columns, by_hand = columns_of(KINDS), columns_of(HAND_KINDS)
+    found = measures.motion_rows(columns, PLAIN, FOLLOWED, UNTUNED)
+    found |= measures.motion_rows(by_hand, PLAIN, FOLLOWED, UNTUNED, whole="")
+    rows = {name: interval.row() for name, interval in found.items()}
+    for kind in ("both", *HAND_KINDS):
+        rows[f"{kind}, {FOLLOWED} / plain noise"] |= {"bar": f"at most {RATIO_BAR:g} (goal {RATIO_GOAL:g})"}
+        rows[f"{kind}, LoRA off - on"] |= {"bar": "above 0"}
     both = [torch.cat([columns[kind][name] for kind in KINDS]) for name in RISING]
     for (before, after), rise in zip(itertools.pairwise(RISING), measures.rises(both), strict=True):
         rows[f"both, rise from {before} to {after}"] = rise.row() | {"bar": "above 0"}
@@ -96,15 +112,17 @@ def motion_rows(column: Callable[[str, str], Tensor], extra: tuple[str, ...]) ->
 
 def quality_rows(report: VideoReport) -> dict[str, dict]:
     """How much worse each condition's frames read than plain noise's."""
-    rows = {}
-    for name in RISING[:-1]:
+
+    def less(kinds: tuple[str, ...], name: str) -> dict:
         one, other = (
-            torch.cat([report.column(f"frames right, {kind}.{condition}") for kind in KINDS])
+            torch.cat([report.column(f"frames right, {kind}.{condition}") for kind in kinds])
             for condition in (name, PLAIN)
         )
-        rows[f"both, {name} - plain noise"] = measures.difference_interval(one, other).row()
-    rows[f"both, {FOLLOWED} - plain noise"] |= {"bar": f"at least {QUALITY_BAR:g}"}
-    return rows
+        row = measures.difference_interval(one, other).row()
+        return row | {"bar": f"at least {QUALITY_BAR:g}"} if name == FOLLOWED else row
+
+    rows = {f"both, {name} - plain noise": less(KINDS, name) for name in RISING[:-1]}
+    return rows | {f"{kind}, {FOLLOWED} - plain noise": less((kind,), FOLLOWED) for kind in HAND_KINDS}
 
 
 def contents(report: VideoReport, arguments, seconds: float, hashes: dict[str, str]) -> dict:
@@ -189,6 +207,13 @@ def markdown(content: dict) -> str:
         f" error from each second frame to the next, over the pixels that are to move at least"
         f" {measures.MOVING_STEP * CLIP_STEP:g} pixel and stay in sight, the background too. Both in pixels of 128 x"
         f' 128. "{STILL}": nothing is followed; "{OTHERS}": chance; "{RENDERED}": the measure\'s own error.',
+        "",
+        f'"{KINDS[0]}", "{KINDS[1]}": the noise follows the exact flow of scenes in which characters or the camera'
+        f' move; "both": the two together. "{DRAG}", "{CAMERA}": it follows the flow that the functions behind the'
+        " nodes Cut And Drag and Camera Flow make of a scene's first frame. One character, cut out by its outline, goes"
+        " along a bent path, half of them growing or shrinking, half turning; the camera pans and zooms, or, in half of"
+        " the clips, pans and goes ahead or back with a depth in which the background is twice as far away as the"
+        " characters.",
         "",
     ]
     return "\n".join(lines)

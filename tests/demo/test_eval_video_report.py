@@ -13,20 +13,32 @@ from demo.eval import video_measures as measures
 from demo.eval import video_optical, video_report, video_tables
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import Share
+from demo.eval.video_by_hand import DRAG, HAND_KINDS, hand_scenes
 from demo.eval.video_clips import Clips, ClipWriter, read_clips, to_grey
 from demo.eval.video_report import flow_section, parse, render_bytes
-from demo.eval.video_scenes import flow_scenes, still_captions
-from demo.eval.video_tables import CONDITIONS, FOLLOWED, PLAIN, UNTUNED, VideoReport, contents, markdown, write
+from demo.eval.video_scenes import KINDS, flow_scenes, still_captions
+from demo.eval.video_tables import (
+    CONDITIONS,
+    FOLLOWED,
+    PLAIN,
+    UNTUNED,
+    VideoReport,
+    conditions_of,
+    contents,
+    markdown,
+    write,
+)
 
 CPU = torch.device("cpu")
 N = 2
+ALL_KINDS = (*KINDS, *HAND_KINDS)
 
 
 @functools.cache
 def rendered(prompts):
     """The clips whose captions these are."""
-    for number, kind in enumerate(video_report.KINDS):
-        scenes = flow_scenes(kind, N, 10 + number)
+    for number, kind in enumerate(ALL_KINDS):
+        scenes = hand_scenes(kind, N, 10 + number)
         if tuple(still_captions(scenes, 10 + number)) == prompts:
             return render_bytes(scenes, CPU)
     raise AssertionError(f"captions of no scene: {prompts}")
@@ -96,6 +108,21 @@ def test_what_follows_beats_plain_noise_by_the_reader(measured):
     assert -0.3 <= found["quality"][f"both, {FOLLOWED} - plain noise"]["value"] <= 0.3
 
 
+@pytest.mark.parametrize("kind", HAND_KINDS)
+def test_motion_made_by_hand_has_rows_of_its_own(measured, kind):
+    found = json.loads((measured / "video.json").read_text())
+    rows, text = found["motion by reader"], (measured / "video.md").read_text()
+    ratio, still = rows[f"{kind}, {FOLLOWED} / plain noise"], rows[f"{kind}, a clip that stands still"]["value"]
+    assert ratio["value"] < 0.75 and ratio["n"] == N and ratio["bar"] == "at most 0.5 (goal 0.35)"
+    assert rows[f"{kind}, LoRA off - on"]["value"] > 0 and rows[f"{kind}, LoRA off - on"]["bar"] == "above 0"
+    assert rows[f"{kind}, {PLAIN}"]["value"] > 0.85 * still > 10
+    assert rows[f"{kind}, rendered"]["value"] < 0.25 * still
+    assert rows[f"{kind}, another scene's motion"]["value"] > rows[f"{kind}, {FOLLOWED}"]["value"]
+    assert f"{kind}, degradation 0.3" not in rows and found["means"][f"lost, {kind}.{FOLLOWED}"]["n"] == N
+    assert found["quality"][f"{kind}, {FOLLOWED} - plain noise"]["bar"] == "at least -0.05"
+    assert f"| {kind}, {FOLLOWED} / plain noise | {N} |" in text and "the nodes Cut And Drag and Camera Flow" in text
+
+
 def test_optical_flow_of_the_kept_clips_agrees(measured, monkeypatch, capsys):
     words = ["video_optical", "--clips", str(measured), "--out", str(measured)]
     monkeypatch.setattr("sys.argv", words)
@@ -109,6 +136,9 @@ def test_optical_flow_of_the_kept_clips_agrees(measured, monkeypatch, capsys):
     assert rows[f"both, {FOLLOWED}"]["value"] < rows[f"both, {PLAIN}"]["value"]
     assert rows[f"both, {PLAIN}"]["value"] == pytest.approx(still, rel=0.15)
     assert rows["both, another scene's motion"]["value"] > rows[f"both, {FOLLOWED}"]["value"]
+    for kind in HAND_KINDS:
+        assert rows[f"{kind}, rendered"]["value"] < 0.6 * rows[f"{kind}, a clip that stands still"]["value"]
+        assert rows[f"{kind}, {FOLLOWED} / plain noise"]["value"] < 1 and "bar" in rows[f"{kind}, LoRA off - on"]
     text = (measured / "video.md").read_text()
     assert "by optical flow (DIS)" in text and "by the reader" in text
 
@@ -123,7 +153,8 @@ def test_optical_flow_needs_clips(measured, tmp_path, monkeypatch):
 def test_the_kept_clips_are_the_generated_ones(measured):
     found = read_clips(measured / "clips_0.safetensors")
     kept = {(about.kind, about.condition): (about, frames) for about, frames in found}
-    assert set(kept) == {(kind, condition.name) for kind in video_report.KINDS for condition in CONDITIONS}
+    assert set(kept) == {(kind, condition.name) for kind in ALL_KINDS for condition in conditions_of(kind)}
+    assert kept[DRAG, PLAIN][0].count == 1  # half as many
     about, frames = kept["object", PLAIN]
     assert (about.count, about.frames, about.step, about.scenes) == (2, 9, 2, N)
     wanted = to_grey(render_bytes(flow_scenes("object", N, 10), CPU)[:2, :1])
