@@ -1,11 +1,13 @@
 """Trains the toy world's video model: ``python -m demo.train_video --state build/training/video --vae FILE``.
 
 Network and text encoder together, from scratch, on latents of rendered clips and several phrasings of each caption:
-rectified flow as ComfyUI samples Wan. The velocity's error weighs a clip's layout and motion as it should where the
-noise is strong; half of a batch (``--noisy``) comes from there, as the host's schedulers do. Two small losses
-(demo/video_motion.py) have the network's features hold their place and the words' states their motion. A tenth of the
-captions is empty for guidance, a hundredth of the words unknown. All through training the network's weights have the
-values that the file can hold (float8). A resumed piece draws other clips.
+rectified flow as ComfyUI samples Wan. As Wan itself was, it may be trained on single pictures first (``--frames 1``),
+five times as many for the same work, and go on with clips. The velocity's error weighs a clip's layout and motion as
+it should where the noise is strong; half of a batch (``--noisy``) comes from there, as the host's schedulers do. Small
+losses have the network's features hold their place and the words' states their motion (demo/video_motion.py), and the
+features say which character they show (demo/video_contents.py). A tenth of the captions is empty for guidance, a
+hundredth of the words unknown. All through training the network's weights have the values that the file can hold
+(float8). A resumed piece draws other clips.
 
 Writes video_unet.safetensors, which ComfyUI's UNETLoader reads, and video_text_encoder.safetensors in int8, both the
 moving average.
@@ -17,27 +19,36 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from demo import training
+from demo import training, video_data
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
-from demo.training import Trainer, autocast, elapsed, say
+from demo.training import Trainer, autocast, batches, elapsed, say
 from demo.training_data import rendered
 from demo.training_drawings import save_grid
+from demo.video_contents import ContentReading, Contents, contents
 from demo.video_data import ClipDrawing, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
 from demo.video_vae import decode_latents, encode_clips
 from demo.world_tokens import token_rows, vocabulary
 
+CONTENT_FEATURES = 2
+"""Which of the features, from 0, say what they show: those behind the third of five blocks."""
 
-def draw_latents(drawing: ClipDrawing, vae, device: torch.device, size: int) -> tuple[Tensor, Tensor]:
-    """Latents float16 [N, 16, T, size/8, size/8] and rows of tokens int16 [N, phrasings, 77], on the device."""
-    latents, rows, encoding = [], [], 0.0
+
+def draw_latents(
+    drawing: ClipDrawing, vae, device: torch.device, size: int, frames: int
+) -> tuple[Tensor, Tensor, Contents]:
+    """Latents float16 [N, 16, T, size/8, size/8], rows of tokens int16 [N, phrasings, 77] and what the clips show."""
+    latents, rows, shown, encoding = [], [], [], 0.0
+    count = 128 * video_data.FRAMES // frames
     for scenes, tokens in drawing:
-        for part in rendered(scenes, device, size, part=128):
+        parts = rendered(scenes, device, size, ("frames", "labels", "local"), part=count)
+        for part, chosen in zip(parts, batches(scenes.size, count), strict=True):
             begin = settled_time(device)
-            latents.append(encode_clips(vae, part.frames))
+            latents.append(encode_clips(vae, part.frames, part=count // 8))
             encoding += settled_time(device) - begin
+            shown.append(contents(scenes.select(torch.arange(chosen.start, chosen.stop)).to(device), part))
         rows.append(tokens.to(device))
     latents = torch.cat(latents)
     if not bool(torch.isfinite(latents).all()):
@@ -45,7 +56,7 @@ def draw_latents(drawing: ClipDrawing, vae, device: torch.device, size: int) -> 
     say(
         f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}; {encoding:.1f} s to encode"
     )
-    return latents, torch.cat(rows)
+    return latents, torch.cat(rows), Contents.concatenate(shown)
 
 
 def settled_time(device: torch.device) -> float:
@@ -62,7 +73,13 @@ def is_matrix(name: str, value: Tensor) -> bool:
 
 
 def make_loss(
-    forward: VideoForward, text: nn.Module, readings: nn.ModuleDict, latents: Tensor, tokens: Tensor, arguments
+    forward: VideoForward,
+    text: nn.Module,
+    readings: nn.ModuleDict,
+    latents: Tensor,
+    tokens: Tensor,
+    shown: Contents,
+    arguments,
 ):
     """The loss of one step."""
     from networks.demo_video import as_stored
@@ -87,7 +104,9 @@ def make_loss(
         error = (found.float() - (noise - clean)).square().mean()
         place = readings["places"].loss(features) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
-        return error + place + motion
+        with autocast(device):
+            content = readings["contents"].loss(features[CONTENT_FEATURES], shown.select(chosen))
+        return error + place + motion + content * arguments.content_weight
 
     return loss
 
@@ -147,15 +166,17 @@ def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=49152)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--frames", type=int, default=video_data.FRAMES, help="of a training clip: 4 k + 1")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
+    parser.add_argument("--content-weight", type=float, default=0.1, help="of reading what a token shows")
     parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
-    frames = settle_clips(arguments)
+    frames = settle_clips(arguments, arguments.frames)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
@@ -168,30 +189,32 @@ def main() -> None:
 
     vae = read(arguments.vae, device)
     say(f"attention: {attention_name()}")
-    latents, tokens = draw_latents(drawing, vae, device, arguments.size)
+    latents, tokens, shown = draw_latents(drawing, vae, device, arguments.size, frames)
     torch.manual_seed(arguments.seed)
     network, text = build(device)
-    forward = VideoForward(network, latents.shape[2:])
+    forward = VideoForward(network, latents.shape[2:], arguments.compile)
     parameters = {f"network.{name}": value for name, value in network.named_parameters()}
     parameters |= {f"text.{name}": value for name, value in text.named_parameters() if "text_projection" not in name}
     places = TokenPlaces(forward.grid, len(network.blocks) - 1, network.dim, device)
-    readings = nn.ModuleDict({"places": places, "motions": MotionReading(device)})
+    content = ContentReading(network.dim, device)
+    readings = nn.ModuleDict({"places": places, "motions": MotionReading(device), "contents": content})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
-    loss = make_loss(forward, text, readings, latents, tokens, arguments)
+    loss = make_loss(forward, text, readings, latents, tokens, shown, arguments)
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average, is_matrix=is_matrix)
     say(f"{latents.shape[0]} clips, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
-    probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512)
+    probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512) if frames > 1 else None
     ticks = iter(range(1 << 30))
 
     def on_tick() -> None:
-        if next(ticks) % PROBE_TICKS == 0:
+        if probe and next(ticks) % PROBE_TICKS == 0:
             say(f"step {trainer.progress.step}: a wrong motion costs {probe(forward, text)}")
 
     trainer.train(on_tick)
     trainer.group.leave()
-    say(f"at the end a wrong motion costs {probe(forward, text)}")
+    if probe:
+        say(f"at the end a wrong motion costs {probe(forward, text)}")
     save_models(trainer, arguments)
-    del latents, tokens
+    del latents, tokens, shown
     network, text = load_models(arguments.out, device)
     draw_samples(VideoForward(network, forward.shape), text, vae, arguments, device, frames, arguments.scale)
     say("done")

@@ -177,7 +177,7 @@ def main() -> None:
     say(f"attention: {attention_name()}")
     probe = FollowingProbe(draw_pool(fresh, vae, device, arguments.size, 1))
     pool = draw_pool(drawing, vae, device, arguments.size, seed)
-    forward = VideoForward(network, pool[0].shape[2:])
+    forward = VideoForward(network, pool[0].shape[2:], arguments.compile)
     frozen = network.state_dict()
     state = {
         name: value.to(device).requires_grad_() for name, value in initial_lora(arguments.seed, arguments.rank).items()

@@ -21,7 +21,17 @@ from demo.training import Trainer, autocast, batches, say
 from demo.training_data import rendered, to_bytes
 from demo.training_drawings import save_grid
 from demo.video_data import ClipDrawing, settle_clips
-from demo.video_vae import VideoAutoencoder, channels_last, clip_loss, decibels, enlarged, read, to_clips, to_frames
+from demo.video_vae import (
+    VideoAutoencoder,
+    channels_last,
+    clip_loss,
+    decibels,
+    enlarged,
+    fuse_norms,
+    read,
+    to_clips,
+    to_frames,
+)
 
 
 def draw_pool(drawing: ClipDrawing, device: torch.device, size: int) -> Tensor:
@@ -128,6 +138,8 @@ def main() -> None:
     solid = arguments.solid
     network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
+    if arguments.compile:
+        fuse_norms(network.vae)
     if finished:
         factors = enlarged({name: torch.ones(()) for name, _ in network.vae.named_parameters()})
         with torch.no_grad():

@@ -28,12 +28,12 @@ def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int,
     return {item.name: getattr(scenes, item.name).numpy() for item in fields(Scenes)}, rows
 
 
-def settle_clips(arguments) -> int:
+def settle_clips(arguments, frames: int = FRAMES) -> int:
     """How many frames a clip has; with --tiny clips are few, short and small."""
     if not arguments.tiny:
-        return FRAMES
+        return frames
     arguments.pictures, arguments.size = min(arguments.pictures, 6), 32
-    return 5
+    return min(frames, 5)
 
 
 @dataclass(frozen=True)

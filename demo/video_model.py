@@ -6,6 +6,7 @@ import itertools
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.nn import functional
 
 from demo.diffusion import training_operations
@@ -69,6 +70,13 @@ def build(device: torch.device) -> tuple[nn.Module, nn.Module]:
     return network, text
 
 
+def _run_block(
+    block: nn.Module, weights: dict, tokens: Tensor, changes: Tensor, freqs: Tensor, words: Tensor
+) -> Tensor:
+    """One of the host's blocks, with its weights for arguments: then all blocks share one compiled function."""
+    return functional_call(block, weights, (tokens,), {"e": changes, "freqs": freqs, "context": words})
+
+
 class VideoForward(nn.Module):
     """The network's forward for latents of one size, the host's own blocks in the host's order.
 
@@ -78,11 +86,13 @@ class VideoForward(nn.Module):
     Args:
         network: the network, on its device.
         shape: of the latents: frames, height, width.
+        compiled: fuse what a block does between its matrices; takes a C compiler and half a minute at the first call.
     """
 
-    def __init__(self, network: nn.Module, shape: tuple[int, int, int]):
+    def __init__(self, network: nn.Module, shape: tuple[int, int, int], compiled: bool = False):
         super().__init__()
         self.network = network
+        self.compiled = torch.compile(_run_block, dynamic=False) if compiled else _run_block
         device = network.patch_embedding.weight.device
         self.shape = tuple(shape)
         self.grid = (shape[0], shape[1] // 2, shape[2] // 2)
@@ -109,10 +119,11 @@ class VideoForward(nn.Module):
         changes = network.time_projection(time).unflatten(2, (6, network.dim))
         words = network.text_embedding(widen(context))
         features = []
+        run_block = self.compiled if torch.is_grad_enabled() else _run_block  # measuring has other shapes
         for block in network.blocks:
             if block is not network.blocks[0]:
                 features.append(tokens)
-            tokens = block(tokens, e=changes, freqs=self.freqs, context=words)
+            tokens = run_block(block, dict(block.named_parameters()), tokens, changes, self.freqs, words)
         return network.unpatchify(network.head(tokens, time), self.grid), features
 
 

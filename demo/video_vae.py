@@ -4,6 +4,7 @@ The host carries the last frames of every chunk in caches; for a causal network 
 with zeros before the first, is the same (a test compares them) and keeps a GPU busy.
 """
 
+import itertools
 from collections.abc import Mapping
 
 import torch
@@ -13,6 +14,31 @@ from torch.nn import functional
 
 from demo.training import autocast
 from demo.video_model import initialise
+
+
+def _normalised(x: Tensor, gamma: Tensor, scale: float, bent: bool) -> Tensor:
+    """The host's RMS_norm, in the dtype of ``x``; ``bent``: with the SiLU that follows it."""
+    length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
+    x = x * (scale / length.clamp_min(1e-12)).to(x.dtype) * gamma.to(x.dtype)
+    return functional.silu(x) if bent else x
+
+
+def fuse_norms(vae: nn.Module) -> None:
+    """Has a trainable VAE's norms, each with the SiLU behind it, done by one compiled function; weights stay."""
+    torch._dynamo.config.recompile_limit = 64  # one for each shape
+    compiled = torch.compile(_normalised, dynamic=False)
+
+    def run(*inputs):
+        return (compiled if torch.is_grad_enabled() else _normalised)(*inputs)  # measuring has other shapes
+
+    for module in vae.modules():
+        if hasattr(module, "bent"):
+            module.run = run
+        if isinstance(module, nn.Sequential):
+            for (_, norm), (name, behind) in itertools.pairwise(list(module.named_children())):
+                if hasattr(norm, "bent") and isinstance(behind, nn.SiLU):
+                    norm.bent = True
+                    setattr(module, name, nn.Identity())
 
 
 def make_trainable(vae: nn.Module, solid: bool = False) -> nn.Module:
@@ -28,10 +54,11 @@ def make_trainable(vae: nn.Module, solid: bool = False) -> nn.Module:
     from comfy.ldm.wan.vae import CausalConv3d, RMS_norm
 
     class Norm(RMS_norm):
+        run, bent = staticmethod(_normalised), False
+
         def forward(self, x):
             with torch.autocast(x.device.type, enabled=False):
-                length = torch.linalg.vector_norm(x, dim=1, keepdim=True, dtype=torch.float32)
-                return x * (self.scale / length.clamp_min(1e-12)).to(x.dtype) * self.gamma.to(x.dtype)
+                return self.run(x, self.gamma, self.scale, self.bent)
 
     class FlatConvolution(CausalConv3d):
         def forward(self, x):

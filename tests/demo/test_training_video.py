@@ -1,11 +1,15 @@
 """The video models' training scripts from end to end, a few steps each, and what they are made of."""
 
 import argparse
+import copy
+import functools
 import json
 import subprocess
 import sys
 from pathlib import Path
 
+import comfy.ldm.modules.attention
+import comfy.ldm.wan.model
 import comfy.model_sampling
 import comfy.sd
 import comfy.utils
@@ -20,6 +24,7 @@ from demo import (
     train_video_lora,
     train_video_vae,
     training,
+    video_contents,
     video_data,
     video_model,
     video_motion,
@@ -258,6 +263,47 @@ def test_the_training_forward_is_the_hosts():
     assert [tuple(item.shape) for item in features] == [(2, 3 * 3 * 4, 256)] * 4
 
 
+@pytest.fixture
+def traced(monkeypatch):
+    """torch.compile traces, and refuses what it could not fuse, but compiles nothing: that takes half a minute."""
+    monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="eager", fullgraph=True))
+
+
+def test_compiled_blocks_are_the_hosts(traced, monkeypatch):
+    # A GPU's; the host's own for a CPU asks the system how much memory is free.
+    monkeypatch.setattr(comfy.ldm.wan.model, "optimized_attention", comfy.ldm.modules.attention.attention_pytorch)
+    forward = random_forward()
+    compiled = video_model.VideoForward(forward.network, (2, 4, 4), compiled=True)
+    generator = torch.Generator().manual_seed(1)
+    inputs = torch.randn(2, 16, 2, 4, 4, generator=generator), torch.tensor([0.3, 0.9])
+    context = torch.randn(2, 7, 128, generator=generator)
+    found = []
+    for some in (forward, compiled):
+        some.network.zero_grad()
+        velocity, _ = some(*inputs, context)
+        velocity.square().mean().backward()
+        found.append([velocity.detach(), *(value.grad.clone() for value in some.network.parameters())])
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(other, one)
+
+
+def test_fused_norms_are_the_same_autoencoder(random_autoencoder, traced):
+    random_autoencoder = copy.deepcopy(random_autoencoder)
+    clips = torch.rand(1, 3, 5, 32, 32, generator=torch.Generator().manual_seed(2)) * 2 - 1
+    names = list(random_autoencoder.vae.state_dict())
+    found = []
+    for fuse in (False, True):
+        if fuse:
+            video_vae.fuse_norms(random_autoencoder.vae)
+            assert sum(isinstance(some, torch.nn.Identity) for some in random_autoencoder.vae.modules()) > 20
+        for _ in range(2 if fuse else 1):  # with and without gradients
+            with torch.set_grad_enabled(len(found) == 1):
+                found.append(random_autoencoder.decode(random_autoencoder.raw(clips)).detach())
+    assert list(random_autoencoder.vae.state_dict()) == names
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
+
+
 def test_the_flow_is_the_hosts():
     sampling = comfy.model_sampling.ModelSamplingDiscreteFlow()
     sampling.set_parameters(shift=video_model.SHIFT)
@@ -309,13 +355,18 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     forward = random_forward()
     _, text = video_model.build(CPU)
     places = video_motion.TokenPlaces(forward.grid, 4, 256, CPU)
-    readings = torch.nn.ModuleDict({"places": places, "motions": video_motion.MotionReading(CPU)})
+    content = video_contents.ContentReading(256, CPU)
+    readings = {"places": places, "motions": video_motion.MotionReading(CPU), "contents": content}
+    readings = torch.nn.ModuleDict(readings)
+    shown = torch.tensor([[[1, 2, 3, 4]] * 4 + [[0, 0, 0, 0]] * 4] * 2, dtype=torch.int8)
+    shown = video_contents.Contents(shown, torch.full((2, 8, 2), 0.5).half())
     rows = token_rows(["a red cat moves left", "a blue ball grows"])
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
-    arguments = argparse.Namespace(batch=4, noisy=0.5, place_weight=0.05, motion_weight=0.05)
+    weights = {"place_weight": 0.05, "motion_weight": 0.05, "content_weight": 0.1}
+    arguments = argparse.Namespace(batch=4, noisy=0.5, **weights)
     torch.manual_seed(1)
-    train_video.make_loss(forward, text, readings, latents, tokens, arguments)().backward()
+    train_video.make_loss(forward, text, readings, latents, tokens, shown, arguments)().backward()
     for part in (forward.network, text, readings):
         still = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.any()]
         assert still == (["text_projection.weight"] if part is text else [])
