@@ -19,7 +19,6 @@ from kernels.noise_mix import mix_noise, temporal_downsample
 from kernels.noise_warp import ALGORITHMS, warp_noise
 from patches.latent_layout import derived_seed, plain_noise
 
-FILES = ("video_unet", "video_text_encoder", "video_vae", "video_lora_warped_noise")
 CHECKPOINTS = Path(__file__).resolve().parent.parent / "checkpoints"
 STEPS = 20
 SHIFT = 8.0
@@ -34,13 +33,17 @@ OVERSAMPLE = 8
 """Warp Noise's default."""
 
 
-def file_hashes(folder: Path = CHECKPOINTS) -> dict[str, str]:
+LORA = "video_lora_warped_noise"
+FILES = ("video_unet", "video_text_encoder", "video_vae", LORA)
+
+
+def file_hashes(folder: Path = CHECKPOINTS, kinds: Sequence[str] = FILES) -> dict[str, str]:
     """Kind -> SHA-256 of its file.
 
     Raises:
         FileNotFoundError: a file is missing.
     """
-    return {kind: hashlib.sha256((folder / f"{kind}.safetensors").read_bytes()).hexdigest() for kind in FILES}
+    return {kind: hashlib.sha256((folder / f"{kind}.safetensors").read_bytes()).hexdigest() for kind in kinds}
 
 
 def shifted(time: Tensor, shift: float) -> Tensor:
@@ -189,8 +192,13 @@ class VideoModels:
         return torch.cat([self.networks.decode(self.networks.encode(some)).float() for some in frames.split(part)])
 
 
-def load_networks(folder: Path, device: torch.device) -> tuple[VideoNetworks, VideoNetworks]:
+def load_networks(folder: Path, device: torch.device, lora: bool = True) -> tuple[VideoNetworks, VideoNetworks]:
     """The shipped networks without and with the LoRA for warped noise; they share text encoder and VAE.
+
+    Args:
+        folder: with FILES.
+        device: where they run.
+        lora: whether its file is there; else both are without it.
 
     Raises:
         DemoFileError: a file is missing, damaged or of another kind.
@@ -198,8 +206,10 @@ def load_networks(folder: Path, device: torch.device) -> tuple[VideoNetworks, Vi
     from networks.demo_format import load
     from networks.demo_video_lora import KIND, apply_lora
 
-    states = {kind: load(folder / f"{kind}.safetensors", kind)[0] for kind in FILES}
+    states = {kind: load(folder / f"{kind}.safetensors", kind)[0] for kind in FILES if lora or kind != KIND}
     plain = networks_of(states, device)
+    if not lora:
+        return plain, plain
     tuned = states["video_unet"] | apply_lora(states[KIND], states["video_unet"])
     return plain, replace(plain, velocity=velocity_of(tuned, device))
 

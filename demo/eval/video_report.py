@@ -19,7 +19,9 @@ from demo.eval.video_by_hand import HAND_KINDS, hand_flows, hand_scenes
 from demo.eval.video_clips import Clips, ClipWriter
 from demo.eval.video_models import (
     CHECKPOINTS,
+    FILES,
     LATENT,
+    LORA,
     SCHEDULERS,
     SHIFT,
     STEPS,
@@ -30,6 +32,7 @@ from demo.eval.video_models import (
     random_networks,
     warped_noise,
 )
+from demo.eval.video_parts import SECTIONS, Part, merge, read_part, write_part
 from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, flow_scenes, still_captions, text_scenes
 from demo.eval.video_tables import (
     CLIP_STEP,
@@ -176,7 +179,10 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--models", type=Path, default=CHECKPOINTS)
     parser.add_argument("--out", type=Path, default=REPORTS, help="folder for video.json and video.md")
     parser.add_argument("--clips-out", type=Path, help="folder for the clips; --out's where left out")
-    parser.add_argument("--sweep-only", action="store_true", help="only the guidance sweep, to choose the default")
+    parser.add_argument("--sections", choices=SECTIONS, nargs="+", default=SECTIONS)
+    parser.add_argument("--first-seed", type=int, default=0)
+    parser.add_argument("--part", type=Path, help="write what was measured there, to be put together by --merge")
+    parser.add_argument("--merge", type=Path, nargs="+", help="measure nothing: the report of these parts")
     parser.add_argument("--tiny", action="store_true", help="two clips and two steps on the CPU, random weights")
     arguments = parser.parse_args(words)
     if arguments.tiny:
@@ -185,16 +191,15 @@ def parse(words: list[str] | None = None) -> argparse.Namespace:
     return arguments
 
 
-def main() -> None:
-    """The command line."""
-    arguments = parse()
+def measure(arguments: argparse.Namespace) -> tuple[Part, ClipWriter]:
+    """Everything that the arguments ask for."""
     begin = time.monotonic()
-    frozen.check()
-    from demo.bare_machine import use_host
-
-    use_host()
     device = torch.device("cuda" if torch.cuda.is_available() and not arguments.tiny else "cpu")
-    off, on = random_networks(device) if arguments.tiny else load_networks(arguments.models, device)
+    kinds = [kind for kind in FILES if kind != LORA or "flows" in arguments.sections]
+    if arguments.tiny:
+        off, on = random_networks(device)
+    else:
+        off, on = load_networks(arguments.models, device, LORA in kinds)
     how = {name: getattr(arguments, name) for name in ("scheduler", "steps", "shift", "batch")}
     models = {False: VideoModels(off, device, **how), True: VideoModels(on, device, **how)}
     reader, report = NetworkReader(device=device), VideoReport()
@@ -204,26 +209,50 @@ def main() -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
 
     say("models ready")
-    sweep_section(models[False], reader, report, max(2, arguments.n // 2))
-    say("guidance")
-    done, longest = 0, 0.0
-    for seed in range(0 if arguments.sweep_only else arguments.seeds):
+    if "guidance" in arguments.sections:
+        sweep_section(models[False], reader, report, max(2, arguments.n // 2))
+        say("guidance")
+    seeds: list[int] = []
+    longest = 0.0
+    for seed in range(arguments.first_seed, arguments.first_seed + arguments.seeds):
         start = time.monotonic()
-        if done and start + longest - begin > arguments.minutes * 60:
-            say(f"no time for seed {seed}: the report is of {done}")
+        if seeds and start + longest - begin > arguments.minutes * 60:
+            say(f"no time for seed {seed}: the report is of {len(seeds)}")
             break
-        text_section(models[False], reader, report, arguments.n, seed, arguments.cfg)
-        say(f"seed {seed}: captions")
-        vae_section(models[False], reader, report, max(2, arguments.n // 5), seed)
-        say(f"seed {seed}: VAE")
-        flow_section(models, reader, report, writer, arguments, seed)
-        say(f"seed {seed}: flows")
-        done, longest = done + 1, max(longest, time.monotonic() - start)
-    arguments.seeds = done
-    hashes = {} if arguments.tiny else file_hashes(arguments.models)
-    write(contents(report, arguments, time.monotonic() - begin, hashes), arguments.out)
-    for path in writer.write():
-        say(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
+        if "captions" in arguments.sections:
+            text_section(models[False], reader, report, arguments.n, seed, arguments.cfg)
+            say(f"seed {seed}: captions")
+        if "VAE" in arguments.sections:
+            vae_section(models[False], reader, report, max(2, arguments.n // 5), seed)
+            say(f"seed {seed}: VAE")
+        if "flows" in arguments.sections:
+            flow_section(models, reader, report, writer, arguments, seed)
+            say(f"seed {seed}: flows")
+        seeds.append(seed)
+        longest = max(longest, time.monotonic() - start)
+    settings = {name: getattr(arguments, name) for name in ("n", "cfg", "scheduler", "shift", "steps")}
+    settings["checkpoints"] = {} if arguments.tiny else file_hashes(arguments.models, kinds)
+    settings["device"] = torch.cuda.get_device_name() if device.type == "cuda" else "CPU"
+    return Part(report, settings, tuple(arguments.sections), tuple(seeds), time.monotonic() - begin), writer
+
+
+def main() -> None:
+    """The command line."""
+    arguments = parse()
+    frozen.check()
+    if arguments.merge:
+        part, writer = merge([read_part(path) for path in arguments.merge]), None
+    else:
+        from demo.bare_machine import use_host
+
+        use_host()
+        part, writer = measure(arguments)
+    for path in writer.write() if writer else []:
+        print(f"{path.name}: {path.stat().st_size / 2**20:.1f} MiB")
+    if arguments.part:
+        write_part(part, arguments.part)
+        return
+    write(contents(part.report, part.how, len(part.seeds), part.seconds), arguments.out)
     print((arguments.out / "video.md").read_text(encoding="ascii"))
 
 

@@ -125,8 +125,14 @@ def quality_rows(report: VideoReport) -> dict[str, dict]:
     return rows | {f"{kind}, {FOLLOWED} - plain noise": less((kind,), FOLLOWED) for kind in HAND_KINDS}
 
 
-def contents(report: VideoReport, arguments, seconds: float, hashes: dict[str, str]) -> dict:
-    """What video.json holds."""
+def contents(report: VideoReport, how: dict, seeds: int, seconds: float) -> dict:
+    """What video.json holds.
+
+    Args:
+        how: n, cfg, scheduler, shift, steps, device and checkpoints (kind -> SHA-256).
+        seeds: how many.
+        seconds: that it took, all parts together.
+    """
     shares = {name: share.row() for name, share in report.shares.items() if share.count}
     for name, bar in SHARE_BARS.items():
         if name in shares:
@@ -140,16 +146,16 @@ def contents(report: VideoReport, arguments, seconds: float, hashes: dict[str, s
     if "VAE PSNR, dB" in means:
         means["VAE PSNR, dB"]["bar"] = f"at least {PSNR_BAR:g}"
     found = {
-        "checkpoints": hashes,
+        "checkpoints": how["checkpoints"],
         "readers": frozen.current(),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
-        "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
-        "n": arguments.n,
-        "seeds": arguments.seeds,
-        "cfg": arguments.cfg,
-        "scheduler": arguments.scheduler,
-        "shift": arguments.shift,
-        "steps": arguments.steps,
+        "device": how["device"],
+        "n": how["n"],
+        "seeds": seeds,
+        "cfg": how["cfg"],
+        "scheduler": how["scheduler"],
+        "shift": how["shift"],
+        "steps": how["steps"],
         "seconds": round(seconds),
         "shares": shares,
         "means": means,

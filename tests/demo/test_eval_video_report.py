@@ -81,7 +81,8 @@ def measured(arguments, tmp_path_factory):
     flow_section(models, NetworkReader(), report, writer, arguments, 0)
     report.add("one", {"identity": Share(95, 100, 0.0)})
     report.add_values("VAE PSNR, dB", torch.tensor([29.0, 31.0]))
-    write(contents(report, arguments, 1.0, {"video_unet": "hash"}), folder)
+    how = {name: getattr(arguments, name) for name in ("n", "cfg", "scheduler", "shift", "steps")}
+    write(contents(report, how | {"device": "CPU", "checkpoints": {"video_unet": "hash"}}, 1, 1.0), folder)
     assert [path.name for path in writer.write()] == ["clips_0.safetensors"]
     return folder
 
