@@ -7,63 +7,58 @@ it should where the noise is strong; half of a batch (``--noisy``) comes from th
 losses have the network's features hold their place and the words' states their motion (demo/video_motion.py), and the
 features say which character they show (demo/video_contents.py). A tenth of the captions is empty for guidance, a
 hundredth of the words unknown. All through training the network's weights have the values that the file can hold
-(float8). A resumed piece draws other clips.
+(float8). A resumed piece draws other clips. New clips are made
+all the time (``--fresh``, demo/clip_pool.py), and of more than ``--pictures`` the oldest are forgotten.
 
 Writes video_unet.safetensors, which ComfyUI's UNETLoader reads, and video_text_encoder.safetensors in int8, both the
 moving average.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from demo import training, video_data
+from demo import training
+from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
-from demo.training import Trainer, autocast, batches, elapsed, say
-from demo.training_data import rendered
+from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
 from demo.video_contents import ContentReading, Contents, contents
-from demo.video_data import ClipDrawing, settle_clips
+from demo.video_data import FRAMES, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
 from demo.video_vae import decode_latents, encode_clips
+from demo.world.render import render
+from demo.world.scene import Scenes
 from demo.world_tokens import token_rows, vocabulary
+
+TOGETHER = 128
+"""Clips of 17 frames that are rendered and encoded together, or as many single pictures as they have frames."""
 
 CONTENT_FEATURES = 2
 """Which of the features, from 0, say what they show: those behind the third of five blocks."""
 
 
-def draw_latents(
-    drawing: ClipDrawing, vae, device: torch.device, size: int, frames: int
-) -> tuple[Tensor, Tensor, Contents]:
-    """Latents float16 [N, 16, T, size/8, size/8], rows of tokens int16 [N, phrasings, 77] and what the clips show."""
-    latents, rows, shown, encoding = [], [], [], 0.0
-    count = 128 * video_data.FRAMES // frames
-    for scenes, tokens in drawing:
-        parts = rendered(scenes, device, size, ("frames", "labels", "local"), part=count)
-        for part, chosen in zip(parts, batches(scenes.size, count), strict=True):
-            begin = settled_time(device)
-            latents.append(encode_clips(vae, part.frames, part=count // 8))
-            encoding += settled_time(device) - begin
-            shown.append(contents(scenes.select(torch.arange(chosen.start, chosen.stop)).to(device), part))
-        rows.append(tokens.to(device))
-    latents = torch.cat(latents)
-    if not bool(torch.isfinite(latents).all()):
-        raise ValueError("the autoencoder gives latents that are not finite.")
-    say(
-        f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}; {encoding:.1f} s to encode"
-    )
-    return latents, torch.cat(rows), Contents.concatenate(shown)
+def clip_maker(vae, device: torch.device, size: int) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
+    """A function of scenes and rows of tokens that makes what is learned from.
 
+    That is latents float16 [N, 16, T, size/8, size/8], tokens int16 [N, phrasings, 77], and what the tokens of the
+    network show (Contents: classes and local), on the device.
+    """
 
-def settled_time(device: torch.device) -> float:
-    """Seconds since the start, once the device has done what it was given."""
-    if device.type == "cuda":
-        torch.cuda.synchronize()
-    return elapsed()
+    @torch.no_grad()
+    def make(scenes: Scenes, tokens: Tensor) -> tuple[Tensor, ...]:
+        scenes = scenes.to(device)
+        drawn = render(scenes, size, size, layers=("frames", "labels", "local"))
+        shown = contents(scenes, drawn)
+        latents = encode_clips(vae, drawn.frames, part=16 * FRAMES // scenes.frames)
+        return latents, tokens.to(device), shown.classes, shown.local
+
+    return make
 
 
 def is_matrix(name: str, value: Tensor) -> bool:
@@ -76,21 +71,20 @@ def make_loss(
     forward: VideoForward,
     text: nn.Module,
     readings: nn.ModuleDict,
-    latents: Tensor,
-    tokens: Tensor,
-    shown: Contents,
+    pool: ClipPool,
     arguments,
 ):
     """The loss of one step."""
     from networks.demo_video import as_stored
 
+    latents, tokens, *shown = pool.tensors
     device = latents.device
     chance = SigmaDraw(arguments.batch, arguments.noisy, device)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
 
     def loss() -> Tensor:
-        chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
+        chosen = pool.draw(arguments.batch)
         clean = latents[chosen].float()
         noise = torch.randn_like(clean)
         sigmas = chance.draw()
@@ -105,7 +99,7 @@ def make_loss(
         place = readings["places"].loss(features) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
         with autocast(device):
-            content = readings["contents"].loss(features[CONTENT_FEATURES], shown.select(chosen))
+            content = readings["contents"].loss(features[CONTENT_FEATURES], Contents(*(some[chosen] for some in shown)))
         return error + place + motion + content * arguments.content_weight
 
     return loss
@@ -115,7 +109,6 @@ def make_loss(
 def draw_samples(forward: VideoForward, text: nn.Module, vae, arguments, device, frames: int, scale: float) -> None:
     """Writes samples.png (for each caption five frames as rendered and as generated) and samples.txt."""
     from demo.world.captions import captions
-    from demo.world.render import render
     from demo.world.scene import draw_scenes
 
     count, size, steps = (2, arguments.size, 3) if arguments.tiny else (8, arguments.size, 20)
@@ -164,9 +157,10 @@ def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Modul
 
 def main() -> None:
     """The command line."""
-    parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=49152)
+    parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=131_072)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
-    parser.add_argument("--frames", type=int, default=video_data.FRAMES, help="of a training clip: 4 k + 1")
+    parser.add_argument("--frames", type=int, default=FRAMES, help="of a training clip: 4 k + 1")
+    parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
@@ -180,7 +174,7 @@ def main() -> None:
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
-    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, phrasings=3, silent=1, characters=characters)
+    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, characters=characters)
 
     from demo.bare_machine import use_host
 
@@ -189,32 +183,41 @@ def main() -> None:
 
     vae = read(arguments.vae, device)
     say(f"attention: {attention_name()}")
-    latents, tokens, shown = draw_latents(drawing, vae, device, arguments.size, frames)
+    part = TOGETHER * FRAMES // frames
+    parts = parts_of(source, clip_maker(vae, device, arguments.size), part)
+    pool = ClipPool(arguments.pictures)
+    refreshing = Refreshing(pool, parts, arguments.fresh, device)
+    refreshing.fill(arguments.drawing_seconds, arguments.pictures)
+    latents = pool.tensors[0][: pool.made]
+    say(f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}")
     torch.manual_seed(arguments.seed)
     network, text = build(device)
     forward = VideoForward(network, latents.shape[2:], arguments.compile)
+    del latents
     parameters = {f"network.{name}": value for name, value in network.named_parameters()}
     parameters |= {f"text.{name}": value for name, value in text.named_parameters() if "text_projection" not in name}
     places = TokenPlaces(forward.grid, len(network.blocks) - 1, network.dim, device)
     content = ContentReading(network.dim, device)
     readings = nn.ModuleDict({"places": places, "motions": MotionReading(device), "contents": content})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
-    loss = make_loss(forward, text, readings, latents, tokens, shown, arguments)
+    loss = make_loss(forward, text, readings, pool, arguments)
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average, is_matrix=is_matrix)
-    say(f"{latents.shape[0]} clips, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
+    say(f"{sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
     probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512) if frames > 1 else None
     ticks = iter(range(1 << 30))
 
     def on_tick() -> None:
+        refreshing.spend()
         if probe and next(ticks) % PROBE_TICKS == 0:
             say(f"step {trainer.progress.step}: a wrong motion costs {probe(forward, text)}")
 
     trainer.train(on_tick)
+    source.close()
+    say(f"{pool.made} clips made in {refreshing.seconds:.0f} s")
     trainer.group.leave()
     if probe:
         say(f"at the end a wrong motion costs {probe(forward, text)}")
     save_models(trainer, arguments)
-    del latents, tokens, shown
     network, text = load_models(arguments.out, device)
     draw_samples(VideoForward(network, forward.shape), text, vae, arguments, device, frames, arguments.scale)
     say("done")

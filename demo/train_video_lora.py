@@ -8,6 +8,8 @@ amount in 0..1 for every item of a batch. Half of the captions tell no motion.
 Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read.
 """
 
+import itertools
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -15,16 +17,18 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from demo import training
+from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of, settled_time
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
-from demo.train_video import load_models, settled_time
-from demo.training import Trainer, autocast, batches, say
-from demo.training_data import rendered
+from demo.train_video import load_models
+from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
-from demo.video_data import ClipDrawing, settle_clips
+from demo.video_data import settle_clips
 from demo.video_model import SigmaDraw, VideoForward, add_noise, guided, sample
 from demo.video_noise import degraded, shuffled, warped_noise
 from demo.video_vae import decode_latents, encode_clips
+from demo.world.render import render
+from demo.world.scene import Scenes
 from demo.world.truth import forward_flow
 from demo.world_tokens import token_rows
 
@@ -33,33 +37,45 @@ EMPTY_CAPTIONS = 0.1
 TOGETHER = 64  # clips whose noise is warped side by side
 
 
-def draw_pool(drawing: ClipDrawing, vae, device: torch.device, size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Latents and warped noise, both float16 [N, 16, T, size/8, size/8], and tokens int16 [N, 2 PHRASINGS, 77]."""
-    latents, noises, rows, seconds = [], [], [], {"encode": 0.0, "flow": 0.0, "noise": 0.0}
-    for scenes, tokens in drawing:
-        parts = rendered(scenes, device, size, part=TOGETHER)
-        for part, chosen in zip(parts, batches(scenes.size, TOGETHER), strict=True):
-            marks = [settled_time(device)]
-            latents.append(encode_clips(vae, part.frames))
-            marks.append(settled_time(device))
-            with torch.no_grad():
-                flow, _ = forward_flow(scenes.select(chosen).to(device), size, size)
-                marks.append(settled_time(device))
-                noise = warped_noise(flow, latents[-1].shape[2], seed * 1_000_003 + len(noises))
-            noises.append(noise.half())
-            marks.append(settled_time(device))
-            for name, start, end in zip(seconds, marks[:-1], marks[1:], strict=True):
-                seconds[name] += end - start
-        rows.append(tokens.to(device))
-    say(f"seconds to { ({name: round(value, 1) for name, value in seconds.items()}) }")
-    return torch.cat(latents), torch.cat(noises), torch.cat(rows)
+class ClipMaker:
+    """Makes what is learned from of scenes and rows of tokens.
+
+    Args:
+        vae: encodes the clips.
+        device: where.
+        size: of the pictures.
+        seed: of the noise.
+    """
+
+    def __init__(self, vae, device: torch.device, size: int, seed: int):
+        self.vae, self.device, self.size = vae, device, size
+        self.seeds = itertools.count(seed * 1_000_003)
+        self.seconds = {"render": 0.0, "encode": 0.0, "flow": 0.0, "noise": 0.0}
+
+    @torch.no_grad()
+    def __call__(self, scenes: Scenes, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Latents and warped noise, both float16 [N, 16, T, size/8, size/8], and tokens int16 [N, 2 PHRASINGS, 77]."""
+        marks = [settled_time(self.device)]
+
+        def mark(value: Tensor) -> Tensor:
+            marks.append(settled_time(self.device))
+            return value
+
+        scenes = scenes.to(self.device)
+        frames = mark(render(scenes, self.size, self.size).frames)
+        latents = mark(encode_clips(self.vae, frames))
+        flow = mark(forward_flow(scenes, self.size, self.size)[0])
+        noise = mark(warped_noise(flow, latents.shape[2], next(self.seeds)))
+        for name, start, end in zip(self.seconds, marks[:-1], marks[1:], strict=True):
+            self.seconds[name] += end - start
+        return latents, noise.half(), tokens.to(self.device)
 
 
-def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], pool, arguments):
+def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], pool: ClipPool, arguments):
     """The loss of one step; gradients reach ``state``."""
     from networks.demo_video_lora import apply_lora
 
-    latents, noises, tokens = pool
+    latents, noises, tokens = pool.tensors
     device = latents.device
     chance = SigmaDraw(arguments.batch, arguments.noisy, device)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
@@ -67,7 +83,7 @@ def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], 
     frozen = {name: value.detach() for name, value in forward.network.state_dict().items()}
 
     def loss() -> Tensor:
-        chosen = torch.randint(0, latents.shape[0], (arguments.batch,), device=device)
+        chosen = pool.draw(arguments.batch)
         clean = latents[chosen].float()
         noise = shuffled(noises[chosen].float())
         noise = degraded(noise, torch.randn_like(noise), torch.rand(arguments.batch, device=device))
@@ -93,7 +109,7 @@ class FollowingProbe:
 
     SIGMA = 0.95
 
-    def __init__(self, pool: tuple[Tensor, Tensor, Tensor]):
+    def __init__(self, pool: Sequence[Tensor]):
         self.clean, self.warped = pool[0].float(), pool[1].float()
         self.rows = pool[2][:, -1].long()  # a caption without motions
         generator = torch.Generator().manual_seed(5)
@@ -151,6 +167,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=5, batch=256, rate=1e-3, pictures=24576)
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the video model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
@@ -162,8 +179,8 @@ def main() -> None:
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
     how = {"phrasings": PHRASINGS, "silent": PHRASINGS}
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
-    drawing = ClipDrawing(arguments, arguments.pictures, seed, frames, **how)
-    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 128, 987_654, frames, **how)
+    source = ClipSource(arguments, seed, frames, **how)
+    fresh = ClipSource(arguments, 987_654, frames, **how)
 
     from demo.bare_machine import use_host
 
@@ -175,22 +192,30 @@ def main() -> None:
     vae = read(arguments.vae, device)
     network, text = load_models(arguments.models, device)
     say(f"attention: {attention_name()}")
-    probe = FollowingProbe(draw_pool(fresh, vae, device, arguments.size, 1))
-    pool = draw_pool(drawing, vae, device, arguments.size, seed)
-    forward = VideoForward(network, pool[0].shape[2:], arguments.compile)
+    some = parts_of(fresh, ClipMaker(vae, device, arguments.size, 1), TOGETHER)
+    probe = FollowingProbe([torch.cat(values) for values in zip(*itertools.islice(some, 2), strict=True)])
+    fresh.close()
+    maker, pool = ClipMaker(vae, device, arguments.size, seed), ClipPool(arguments.pictures)
+    refreshing = Refreshing(pool, parts_of(source, maker, TOGETHER), arguments.fresh, device)
+    refreshing.fill(arguments.drawing_seconds, arguments.pictures)
+    forward = VideoForward(network, pool.tensors[0].shape[2:], arguments.compile)
     frozen = network.state_dict()
     state = {
         name: value.to(device).requires_grad_() for name, value in initial_lora(arguments.seed, arguments.rank).items()
     }
-    say(f"{pool[0].shape[0]} clips, {sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
+    say(f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
     trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
     ticks = iter(range(1 << 30))
 
     def on_tick() -> None:
+        refreshing.spend()
         if next(ticks) % PROBE_TICKS == 0:
             say(f"step {trainer.progress.step}: {probe(forward, text, apply_lora(state, frozen))}")
 
     trainer.train(on_tick)
+    source.close()
+    seconds = {name: round(value, 1) for name, value in maker.seconds.items()}
+    say(f"{pool.made} clips made in {refreshing.seconds:.0f} s: {seconds}")
     trainer.group.leave()
     target = arguments.out / f"{KIND}.safetensors"
     metadata = {**trainer.metadata(KIND), "rank": str(arguments.rank)}
@@ -201,7 +226,6 @@ def main() -> None:
     errors = probe(forward, text, tuned)
     say(f"errors of the clean latent: {errors}")
     save(target, stored, {**metadata, "errors": str(errors)}, packed=False)
-    del pool
     shown = (probe.clean, probe.warped, probe.rows[:, None])
     draw_samples(forward, text, vae, tuned, shown, frames, arguments, arguments.scale)
     say("done")

@@ -31,6 +31,7 @@ from demo import (
     video_noise,
     video_vae,
 )
+from demo.clip_pool import ClipPool
 from demo.world.captions import MOVING, captions
 from demo.world.render import render
 from demo.world.scene import Scenes, draw_scenes
@@ -78,6 +79,12 @@ def random_forward(shape=(2, 4, 4)) -> video_model.VideoForward:
     network, _ = video_model.build(CPU)
     network.load_state_dict(random_weights(network))
     return video_model.VideoForward(network, shape)
+
+
+def filled(*tensors: torch.Tensor) -> ClipPool:
+    pool = ClipPool(2 * len(tensors[0]))
+    pool.add(tensors)
+    return pool
 
 
 def check_folder(folder: Path, *pictures: str) -> None:
@@ -359,14 +366,14 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     readings = {"places": places, "motions": video_motion.MotionReading(CPU), "contents": content}
     readings = torch.nn.ModuleDict(readings)
     shown = torch.tensor([[[1, 2, 3, 4]] * 4 + [[0, 0, 0, 0]] * 4] * 2, dtype=torch.int8)
-    shown = video_contents.Contents(shown, torch.full((2, 8, 2), 0.5).half())
+    shown = shown, torch.full((2, 8, 2), 0.5).half()
     rows = token_rows(["a red cat moves left", "a blue ball grows"])
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
     weights = {"place_weight": 0.05, "motion_weight": 0.05, "content_weight": 0.1}
     arguments = argparse.Namespace(batch=4, noisy=0.5, **weights)
     torch.manual_seed(1)
-    train_video.make_loss(forward, text, readings, latents, tokens, shown, arguments)().backward()
+    train_video.make_loss(forward, text, readings, filled(latents, tokens, *shown), arguments)().backward()
     for part in (forward.network, text, readings):
         still = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.any()]
         assert still == (["text_projection.weight"] if part is text else [])
@@ -493,9 +500,8 @@ def test_a_loras_loss_reaches_all_that_is_trained():
     generator = torch.Generator().manual_seed(0)
     latents = torch.randn(2, 16, 2, 4, 4, generator=generator).half()
     tokens = torch.from_numpy(token_rows(["a red cat", "a blue ball"])).view(2, 1, 77)
-    loss = train_video_lora.make_loss(
-        forward, text, state, (latents, latents, tokens), argparse.Namespace(batch=4, noisy=0.5)
-    )
+    pool = filled(latents, latents, tokens)
+    loss = train_video_lora.make_loss(forward, text, state, pool, argparse.Namespace(batch=4, noisy=0.5))
     loss().backward()
     reached = {name for name, value in state.items() if value.grad is not None and value.grad.any()}
     assert reached == {name for name in state if ".lora_B." in name}

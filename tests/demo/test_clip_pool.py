@@ -1,0 +1,108 @@
+"""Training clips that are made while the training goes on."""
+
+import argparse
+import itertools
+
+import pytest
+import torch
+
+from demo import clip_pool
+from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of
+from demo.video_data import CHUNK
+
+CPU = torch.device("cpu")
+
+
+def numbered(start: int, size: int) -> tuple[torch.Tensor, torch.Tensor]:
+    numbers = torch.arange(start, start + size)
+    return numbers, numbers[:, None].expand(-1, 3) * 10.0
+
+
+def test_a_pool_grows_and_then_forgets_the_oldest():
+    pool = ClipPool(5)
+    pool.add(numbered(0, 2))
+    memory = [some.data_ptr() for some in pool.tensors]
+    assert set(pool.draw(200).tolist()) == {0, 1}
+    pool.add(numbered(2, 2))
+    assert set(pool.draw(400).tolist()) == {0, 1, 2, 3}
+    pool.add(numbered(4, 3))
+    assert pool.tensors[0].tolist() == [5, 6, 2, 3, 4] and pool.made == 7
+    assert torch.equal(pool.tensors[1][:, 2], pool.tensors[0] * 10.0)
+    assert set(pool.draw(500).tolist()) == {0, 1, 2, 3, 4}
+    assert [some.data_ptr() for some in pool.tensors] == memory, "a captured step reads this memory"
+    with pytest.raises(ValueError):
+        pool.add(numbered(0, 1)[:1])
+
+
+def test_parts_come_without_end_and_are_never_the_same():
+    arguments = argparse.Namespace(tiny=True)
+    how = {"phrasings": 2, "silent": 1, "characters": (0.0, 1.0, 0.0, 0.0)}
+    source = ClipSource(arguments, 1, 5, **how)
+    parts = parts_of(source, lambda scenes, tokens: (scenes.position, tokens, scenes.present.sum(1)), 4)
+    found = list(itertools.islice(parts, 6))
+    assert [len(part[0]) for part in found] == [4, 2] * 3
+    assert all(part[1].shape[1:] == (3, 77) and set(part[2].tolist()) == {2} for part in found)
+    places = torch.cat([part[0] for part in found]).flatten(1)
+    assert len(torch.unique(places, dim=0)) == 18
+    other = ClipSource(arguments, 2, 5, **how).chunk()[0].position.flatten(1)
+    assert not any((place == other).all(1).any() for place in places)
+    again = ClipSource(arguments, 1, 5, **how).chunk()[0].position.flatten(1)
+    assert torch.equal(again, places[:6])
+
+
+def test_workers_draw_what_the_process_itself_would():
+    how = {"phrasings": 1, "silent": 0, "characters": None}
+    source = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how)
+    try:
+        scenes, tokens = source.chunk()
+        more, _ = source.chunk()
+    finally:
+        source.close()
+    assert scenes.size == CHUNK and tokens.shape == (CHUNK, 1, 77) and more.size == CHUNK
+    alone = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how)
+    alone.close()
+    alone.pool = None
+    alone.jobs = itertools.chain([(CHUNK, 300_000, 17, 1, 0, "train", None)])
+    expected, rows = alone.chunk()
+    assert torch.equal(scenes.position, expected.position) and torch.equal(tokens, rows)
+    assert not torch.equal(scenes.position, more.position)
+
+
+class Clock:
+    """Seconds that pass only where a test says so."""
+
+    def __init__(self, monkeypatch):
+        self.now = 100.0
+        monkeypatch.setattr(clip_pool, "settled_time", lambda device: self.now)
+
+
+def test_clips_are_made_for_their_share_of_the_time(monkeypatch):
+    clock, pool = Clock(monkeypatch), ClipPool(1000)
+
+    def parts():
+        for k in itertools.count():
+            clock.now += 0.5
+            yield numbered(2 * k, 2)
+
+    refreshing = Refreshing(pool, parts(), 0.25, CPU)
+    refreshing.fill(2.0, 1000)
+    assert pool.made == 10, "the first part that goes over the time is the last"
+    refreshing.fill(50.0, 14)
+    assert pool.made == 14
+    training = 0.0
+    for _ in range(40):
+        clock.now += 3.0
+        training += 3.0
+        refreshing.spend()
+    made = (pool.made - 14) / 2 * 0.5
+    assert abs(made / (made + training) - 0.25) < 0.01
+    assert refreshing.seconds == pytest.approx(pool.made / 2 * 0.5)
+
+
+def test_no_clips_are_made_for_no_share(monkeypatch):
+    clock, pool = Clock(monkeypatch), ClipPool(10)
+    refreshing = Refreshing(pool, iter([numbered(0, 2)]), 0.0, CPU)
+    refreshing.fill(1.0, 2)
+    clock.now += 100
+    refreshing.spend()
+    assert pool.made == 2
