@@ -10,16 +10,22 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import fields
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from demo.training import elapsed, say
 from demo.training_data import _use_one_thread
 from demo.video_data import CHUNK, FRAMES, _draw_clips
+from demo.world.attributes import MOTIONS
 from demo.world.scene import Scenes
 
 WORKERS = 3
 """Processes that draw scenes ahead of what is asked for; one draws 2,000 clips a second."""
+
+
+HARD = ("grows", "shrinks", "spins")
+"""Motions in which a character looks another way in every frame."""
 
 
 def settled_time(device: torch.device) -> float:
@@ -27,6 +33,15 @@ def settled_time(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return elapsed()
+
+
+def _draw_chosen(easy: float, job: tuple) -> tuple[dict, np.ndarray]:
+    """A chunk's arrays and tokens, of its clips without HARD motions only a share ``easy``."""
+    arrays, rows = _draw_clips(*job)
+    hard = np.isin(arrays["motion"], [MOTIONS.index(name) for name in HARD])
+    hard = (hard & (np.arange(hard.shape[1]) < arrays["count"][:, None])).any(1)
+    kept = (hard | (np.random.default_rng(job[1]).random(len(hard)) < easy)).nonzero()[0]
+    return {name: values[kept] for name, values in arrays.items()}, rows[kept]
 
 
 class ClipSource:
@@ -39,6 +54,7 @@ class ClipSource:
         seed: another one gives other scenes.
         frames: of every scene.
         phrasings, silent, characters: as in ClipDrawing.
+        easy: share of the clips without HARD motions that are kept, over 0 to 1.
     """
 
     def __init__(
@@ -50,22 +66,23 @@ class ClipSource:
         phrasings: int,
         silent: int,
         characters: tuple[float, ...] | None,
+        easy: float = 1.0,
     ):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
         rest = (frames, phrasings, silent, "train", characters)
-        self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
+        self.jobs = ((easy, (size, seed * 100_000 + k, *rest)) for k in range(100_000))
         self.pool, self.waiting = None, deque()
         if not arguments.tiny:
             self.pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork"), initializer=_use_one_thread)
-            self.waiting.extend(self.pool.submit(_draw_clips, *next(self.jobs)) for _ in range(2 * WORKERS))
+            self.waiting.extend(self.pool.submit(_draw_chosen, *next(self.jobs)) for _ in range(2 * WORKERS))
 
     def chunk(self) -> tuple[Scenes, Tensor]:
         """Scenes on the CPU, and int16 [size, phrasings + silent, 77]."""
         if self.pool:
             arrays, rows = self.waiting.popleft().result()
-            self.waiting.append(self.pool.submit(_draw_clips, *next(self.jobs)))
+            self.waiting.append(self.pool.submit(_draw_chosen, *next(self.jobs)))
         else:
-            arrays, rows = _draw_clips(*next(self.jobs))
+            arrays, rows = _draw_chosen(*next(self.jobs))
         scenes = Scenes(**{item.name: torch.from_numpy(arrays[item.name]) for item in fields(Scenes)})
         return scenes, torch.from_numpy(rows)
 

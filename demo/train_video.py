@@ -160,6 +160,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=131_072)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--frames", type=int, default=FRAMES, help="of a training clip: 4 k + 1")
+    parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
@@ -174,7 +175,7 @@ def main() -> None:
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
-    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, characters=characters)
+    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, characters=characters, easy=arguments.easy)
 
     from demo.bare_machine import use_host
 

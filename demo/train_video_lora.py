@@ -167,6 +167,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=5, batch=256, rate=1e-3, pictures=24576)
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the video model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
@@ -177,7 +178,7 @@ def main() -> None:
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
-    how = {"phrasings": PHRASINGS, "silent": PHRASINGS}
+    how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy}
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(arguments, seed, frames, **how)
     fresh = ClipSource(arguments, 987_654, frames, **how)

@@ -7,8 +7,9 @@ import pytest
 import torch
 
 from demo import clip_pool
-from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of
+from demo.clip_pool import HARD, ClipPool, ClipSource, Refreshing, parts_of
 from demo.video_data import CHUNK
+from demo.world.attributes import MOTIONS
 
 CPU = torch.device("cpu")
 
@@ -62,10 +63,30 @@ def test_workers_draw_what_the_process_itself_would():
     alone = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how)
     alone.close()
     alone.pool = None
-    alone.jobs = itertools.chain([(CHUNK, 300_000, 17, 1, 0, "train", None)])
+    alone.jobs = iter([(1.0, (CHUNK, 300_000, 17, 1, 0, "train", None))])
     expected, rows = alone.chunk()
     assert torch.equal(scenes.position, expected.position) and torch.equal(tokens, rows)
     assert not torch.equal(scenes.position, more.position)
+
+
+def test_fewer_clips_in_which_nothing_turns_or_grows():
+    how = {"phrasings": 1, "silent": 0, "characters": None}
+    found = {}
+    for easy in (1.0, 0.25):
+        source = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, easy=easy)
+        try:
+            scenes, tokens = source.chunk()
+        finally:
+            source.close()
+        hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
+        found[easy] = scenes, tokens, (hard & scenes.present).any(1)
+    (scenes, tokens, hard), (fewer, _, still_hard) = found[1.0], found[0.25]
+    assert scenes.size == CHUNK and int(hard.sum()) == int(still_hard.sum()) > 50
+    assert 0.15 < float((~still_hard).sum() / (~hard).sum()) < 0.35
+    first = still_hard.nonzero()[0, 0]
+    same = hard.nonzero()[0, 0]
+    assert torch.equal(fewer.position[first], scenes.position[same])
+    assert torch.equal(found[0.25][1][first], tokens[same])
 
 
 class Clock:
