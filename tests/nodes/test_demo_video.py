@@ -221,3 +221,9 @@ def test_the_lora_on_a_wan_of_another_size_is_named_in_the_log(video_files, tmp_
     assert torch.equal(predict(wrong), before)
     assert "ERROR lora diffusion_model.blocks.0.self_attn.q.weight" in caplog.text
     assert "lora key not loaded: diffusion_model.blocks.4" in caplog.text
+
+
+def test_the_lora_has_one_name():
+    from papernodes.host import templates
+
+    assert templates.SHIPPED_LORA == demo_video_lora.FILE_NAME
