@@ -1,0 +1,129 @@
+"""Lets the shipped video models draw the README's animated picture: ``python -m demo.video_pictures``.
+
+demo/media/follows.webp: for each clip the motion that was asked for, what the noise of the same motion makes of the
+caption, and what plain noise makes of it. The first scenes of a seed that no training used, none left out; captions
+tell no motion. Half of the clips move their characters, half the camera. At the end the real clip of the template, with
+two prompts.
+"""
+
+import argparse
+import json
+from pathlib import Path
+
+import numpy
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from torch import Tensor
+
+from demo.bare_machine import use_host
+from demo.eval.video_report import CFG, render_bytes
+from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, flow_scenes, flows_of, still_captions
+
+ROOT = Path(__file__).resolve().parent.parent
+TARGET = ROOT / "demo" / "media" / "follows.webp"
+CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"
+TEMPLATE = ROOT / "workflows" / "api" / "demo_motion_transfer.json"
+COLUMNS = ("asked", "generated", "plain noise")
+SEED, EACH = 980_000, 4
+SECOND_PROMPT = "a surprised blue plain ghost at night, lit from the left"
+SIZE, GAP, BETWEEN, LINE = 128, 3, 12, 18
+MILLISECONDS, REST, LARGEST = 110, 8, 1_500_000
+"""Of a frame; frames for which the last one stays; bytes."""
+
+
+def of_template(kind: str) -> dict:
+    """The inputs of the first node of a class in the template that follows the real clip."""
+    return next(
+        node["inputs"] for node in json.loads(TEMPLATE.read_text("utf-8")).values() if node["class_type"] == kind
+    )
+
+
+def real_clip() -> tuple[Tensor, Tensor]:
+    """The template's square of the clip uint8 [17, 3, 128, 128], and the flow of all its frames [1, 48, 2, H, W]."""
+    import av
+
+    from kernels.optical_flow import dis_flow
+
+    crop = of_template("ImageCrop")
+    with av.open(str(CLIP)) as container:
+        frames = numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+    frames = frames[:, crop["y"] : crop["y"] + crop["height"], crop["x"] : crop["x"] + crop["width"]]
+    clip = torch.from_numpy(frames).float() / 255
+    flow = dis_flow(clip, factor=of_template("PaperNodes_OpticalFlow")["resize_factor"])
+    chosen = torch.linspace(0, len(clip) - 1, FRAMES).round().long()
+    small = torch.nn.functional.interpolate(clip[chosen].permute(0, 3, 1, 2), (SIZE, SIZE), mode="area")
+    return (small * 255).round().byte(), flow[None]
+
+
+def follow(models, flows: Tensor, sentences: list[str], seed: int) -> tuple[Tensor, Tensor]:
+    """Clips uint8 [B, 17, 3, 128, 128] from noise that follows the flows, and from plain noise."""
+    from demo.eval.video_models import degraded, warped_noise
+
+    moving, fresh = warped_noise(flows, range(seed, seed + len(sentences)))
+    made = [models.generate(sentences, degraded(moving, fresh, amount), CFG) for amount in (0.0, 1.0)]
+    return made[0], made[1]
+
+
+def draw_page(rows: list[list[Tensor]], frame: int) -> Image.Image:
+    """One frame of the picture: two clips side by side in a row, three columns each, with headings.
+
+    Args:
+        rows: for each clip its three columns, uint8 [17, 3, 128, 128] each.
+    """
+    width = 2 * (len(COLUMNS) * (SIZE + GAP) - GAP) + BETWEEN
+    lines = (len(rows) + 1) // 2
+    page = Image.new("RGB", (width, LINE + lines * (SIZE + GAP) - GAP), (255, 255, 255))
+    writer, font = ImageDraw.Draw(page), ImageFont.load_default(13)
+    for number, clips in enumerate(rows):
+        start = number % 2 * (width + BETWEEN) // 2
+        for column, clip in enumerate(clips):
+            left = start + column * (SIZE + GAP)
+            if number < 2:
+                writer.text((left + 2, 1), COLUMNS[column], fill=(80, 80, 80), font=font)
+            shown = Image.fromarray(clip[frame].permute(1, 2, 0).cpu().numpy())
+            page.paste(shown, (left, LINE + number // 2 * (SIZE + GAP)))
+    return page
+
+
+def write(rows: list[list[Tensor]], target: Path) -> None:
+    """Writes the animated picture, at the best quality that keeps it under LARGEST bytes."""
+    pages = [draw_page(rows, frame) for frame in range(FRAMES)]
+    durations = [MILLISECONDS] * (FRAMES - 1) + [MILLISECONDS * REST]
+    for quality in range(80, 20, -10):
+        options = {"save_all": True, "append_images": pages[1:], "duration": durations, "loop": 0}
+        pages[0].save(target, quality=quality, method=6, **options)
+        if target.stat().st_size < LARGEST:
+            break
+    print(f"{target}: {target.stat().st_size / 1000:.0f} kB, quality {quality}")
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--each", type=int, default=EACH, help="clips of each kind of motion")
+    parser.add_argument("--out", type=Path, default=TARGET)
+    arguments = parser.parse_args()
+    use_host()
+    from demo.eval.video_models import CHECKPOINTS, VideoModels, load_networks
+
+    device = torch.device("cpu")
+    _, tuned = load_networks(CHECKPOINTS, device)
+    models = VideoModels(tuned, device, batch=4)
+    rows = []
+    for number, kind in enumerate(KINDS):
+        seed = SEED + number
+        scenes = flow_scenes(kind, arguments.each, seed)
+        made = follow(models, flows_of(scenes)[0], still_captions(scenes, seed), FIRST_SEED + seed * 1000)
+        rows += [list(clips) for clips in zip(render_bytes(scenes, device), *made, strict=True)]
+        print(f"{kind}: {arguments.each} clips", flush=True)
+    # Moving characters in the left half, moving cameras in the right one; the real clip below them.
+    rows = [row for pair in zip(rows[: arguments.each], rows[arguments.each :], strict=True) for row in pair]
+    clip, flow = real_clip()
+    prompts = [of_template("CLIPTextEncode")["text"], SECOND_PROMPT]
+    made = follow(models, flow.expand(2, -1, -1, -1, -1), prompts, of_template("PaperNodes_WarpNoise")["seed"])
+    rows += [[clip, *shown] for shown in zip(*made, strict=True)]
+    write(rows, arguments.out)
+
+
+if __name__ == "__main__":
+    main()
