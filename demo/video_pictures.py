@@ -2,8 +2,8 @@
 
 demo/media/follows.webp: for each clip the motion that was asked for, what the noise of the same motion makes of the
 caption, and what plain noise makes of it. The first scenes of a seed that no training used, none left out; captions
-tell no motion. Half of the clips move their characters, half the camera. At the end the real clip of the template, with
-two prompts.
+tell no motion. From top to bottom a row of each of the report's kinds: characters that move, the camera, cut and
+dragged, a camera by hand; at the end the real clip of the template, with two prompts.
 """
 
 import argparse
@@ -16,15 +16,16 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from demo.bare_machine import use_host
+from demo.eval.video_by_hand import HAND_KINDS, hand_flows, hand_scenes
 from demo.eval.video_report import CFG, render_bytes
-from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, flow_scenes, flows_of, still_captions
+from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, still_captions
 
 ROOT = Path(__file__).resolve().parent.parent
 TARGET = ROOT / "demo" / "media" / "follows.webp"
 CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"
 TEMPLATE = ROOT / "workflows" / "api" / "demo_motion_transfer.json"
 COLUMNS = ("asked", "generated", "plain noise")
-SEED, EACH = 980_000, 4
+SEED, EACH = 980_000, 2
 SECOND_PROMPT = "a surprised blue plain ghost at night, lit from the left"
 SIZE, GAP, BETWEEN, LINE = 128, 3, 12, 18
 MILLISECONDS, REST, LARGEST = 110, 8, 1_500_000
@@ -110,14 +111,12 @@ def main() -> None:
     _, tuned = load_networks(CHECKPOINTS, device)
     models = VideoModels(tuned, device, batch=4)
     rows = []
-    for number, kind in enumerate(KINDS):
+    for number, kind in enumerate((*KINDS, *HAND_KINDS)):
         seed = SEED + number
-        scenes = flow_scenes(kind, arguments.each, seed)
-        made = follow(models, flows_of(scenes)[0], still_captions(scenes, seed), FIRST_SEED + seed * 1000)
+        scenes = hand_scenes(kind, arguments.each, seed)
+        made = follow(models, hand_flows(kind, scenes), still_captions(scenes, seed), FIRST_SEED + seed * 1000)
         rows += [list(clips) for clips in zip(render_bytes(scenes, device), *made, strict=True)]
         print(f"{kind}: {arguments.each} clips", flush=True)
-    # Moving characters in the left half, moving cameras in the right one; the real clip below them.
-    rows = [row for pair in zip(rows[: arguments.each], rows[arguments.each :], strict=True) for row in pair]
     clip, flow = real_clip()
     prompts = [of_template("CLIPTextEncode")["text"], SECOND_PROMPT]
     made = follow(models, flow.expand(2, -1, -1, -1, -1), prompts, of_template("PaperNodes_WarpNoise")["seed"])
