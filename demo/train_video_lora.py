@@ -5,8 +5,7 @@ with them, and so to let things move as the noise does. Here only a LoRA is trai
 they are shipped. Each clip's noise is the pack's own warped noise from the scene's exact flow, degraded by a random
 amount in 0..1 for every item of a batch. Half of the captions tell no motion.
 
-Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read. It is
-shipped as demo/checkpoints/loras/papernodes_demo_warped_noise.safetensors.
+Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read.
 """
 
 import itertools
