@@ -5,7 +5,17 @@ from __future__ import annotations
 import importlib
 import logging
 
-MODULES = ("optical_flow", "flow_files", "warped_noise", "noise", "motion", "demo_checkpoint")
+MODULES = (
+    "optical_flow",
+    "flow_files",
+    "warped_noise",
+    "noise",
+    "motion",
+    "story",
+    "identity_attention",
+    "story_pictures",
+    "demo_checkpoint",
+)
 
 skipped: dict[str, str] = {}
 """Module name -> why its nodes are missing; a test checks that it is empty."""

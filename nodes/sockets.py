@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from comfy_api.latest import io
 from torch import Tensor
@@ -13,6 +13,7 @@ from ..kernels.schedule import Schedule
 from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 
 CATEGORY_FLOW = "papernodes/go-with-the-flow"
+CATEGORY_STORY = "papernodes/one-prompt-one-story"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
@@ -91,3 +92,11 @@ def check_samples(latent: object, name: str) -> Tensor:
 def read_schedule(text: str, name: str) -> Schedule:
     """Reads a schedule of numbers in [0, 1] from a widget; the error names the widget."""
     return Schedule.parse(text, name, minimum=0.0, maximum=1.0)
+
+
+def read_widget(reader: Callable, name: str, *arguments):
+    """What a reader makes of a text widget; its errors name the widget."""
+    try:
+        return reader(*arguments)
+    except ValueError as error:
+        raise ValueError(f"'{name}': {error}.") from None

@@ -11,12 +11,13 @@ from collections.abc import Callable
 
 import comfy.model_sampling
 import comfy.nested_tensor
+import comfy.sample
 import torch
 from torch import Tensor
 
 from ..kernels.noise_mix import mix_noise
 from ..kernels.schedule import Schedule
-from .latent_layout import LatentLayout, read_batch_index, read_layout
+from .latent_layout import LatentLayout, item_seed, read_batch_index, read_layout
 
 NORMALISE = ("as is", "unit variance per frame")
 
@@ -27,6 +28,35 @@ def map_parts(function: Callable[..., Tensor], *samples: Tensor) -> Tensor:
         return function(*samples)
     parts = zip(*(sample.unbind() for sample in samples), strict=True)
     return comfy.nested_tensor.NestedTensor([function(*part) for part in parts])
+
+
+class SeededNoise:
+    """A NOISE of independent normal numbers: what the host's RandomNoise would hand out for the same seed."""
+
+    def __init__(self, seed: int) -> None:
+        self.seed = seed
+
+    def generate_noise(self, latent: dict) -> Tensor:
+        """In the shape of the latent, on the CPU; ``batch_index`` is honoured."""
+        return comfy.sample.prepare_noise(latent["samples"], self.seed, latent.get("batch_index"))
+
+
+def story_noise(seed: int, frames: int, same: float) -> list[object]:
+    """A NOISE for each frame of a story, more or less alike.
+
+    Args:
+        seed: of the noise that they share; the first frame has it alone, whatever ``same`` is.
+        frames: how many, at least 1.
+        same: 0: independent noises; 1: the same for all; between: mixed, with unit variance (kernels/noise_mix.py).
+    """
+    shared = SeededNoise(seed)
+    own = [SeededNoise(item_seed(seed, frame)) for frame in range(frames)]
+    if same >= 1:
+        return [shared] * frames
+    if same <= 0:
+        return own
+    weight = Schedule.parse(str(same))
+    return [shared, *(MixedNoise(noise, shared, weight, batch_4d="pictures") for noise in own[1:])]
 
 
 class LatentNoise:

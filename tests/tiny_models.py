@@ -59,7 +59,39 @@ def _sd15() -> tuple[torch.nn.Module, dict]:
     ), {}  # fmt: skip
 
 
-FAMILIES = {"wan": _wan, "hunyuan_video": _hunyuan_video, "ltxv": _ltxv, "sd15": _sd15}
+def _sdxl() -> tuple[torch.nn.Module, dict]:
+    """SDXL's block ids, 320 wide, with the depths of Segmind Vega, its smallest kin."""
+    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
+
+    return UNetModel(
+        image_size=32, in_channels=4, out_channels=4, model_channels=320, dims=2, num_res_blocks=[2] * 3,
+        channel_mult=[1] * 3, transformer_depth=[0, 0, 1, 1, 2, 2],
+        transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2], transformer_depth_middle=-1, use_linear_in_transformer=True, context_dim=2048, num_heads=-1,
+        num_head_channels=64, num_classes="sequential", adm_in_channels=2816, use_spatial_transformer=True,
+        legacy=False, use_checkpoint=False, **ON_CPU,
+    ), {}  # fmt: skip
+
+
+def _sd3() -> tuple[torch.nn.Module, dict]:
+    from comfy.ldm.modules.diffusionmodules.mmdit import MMDiT
+
+    return MMDiT(
+        input_size=None, depth=2, patch_size=2, in_channels=16, out_channels=16, adm_in_channels=2048,
+        context_embedder_config={
+            "target": "torch.nn.Linear", "params": {"in_features": 4096, "out_features": 128}
+        },
+        num_patches=192 * 192 // 64, pos_embed_max_size=24, pos_embed_scaling_factor=None, qk_norm="rms", **ON_CPU,
+    ), {}  # fmt: skip
+
+
+FAMILIES = {
+    "wan": _wan,
+    "hunyuan_video": _hunyuan_video,
+    "ltxv": _ltxv,
+    "sd15": _sd15,
+    "sdxl": _sdxl,
+    "sd3": _sd3,
+}
 
 
 def _random_weights(network: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -88,14 +120,15 @@ def tiny_model(family: str):
     return comfy.sd.load_diffusion_model_state_dict(weights, metadata=metadata)
 
 
-def tiny_conditioning(family: str, seed: int = 0) -> list:
+def tiny_conditioning(family: str, seed: int = 0, tokens: int = 8) -> list:
     """Random CONDITIONING in the sizes that a family expects."""
     generator = torch.Generator().manual_seed(seed)
-    width = 768 if family == "sd15" else 4096
-    text = torch.randn(1, 8, width, generator=generator)
-    extra = {"pooled_output": torch.randn(1, 768, generator=generator)}
+    width = {"sd15": 768, "sdxl": 2048}.get(family, 4096)
+    text = torch.randn(1, tokens, width, generator=generator)
+    pooled = {"sdxl": 1280, "sd3": 2048}.get(family, 768)
+    extra = {"pooled_output": torch.randn(1, pooled, generator=generator)}
     if family == "ltxv":
-        extra["attention_mask"] = torch.ones(1, 8, dtype=torch.int64)
+        extra["attention_mask"] = torch.ones(1, tokens, dtype=torch.int64)
     return [[text, extra]]
 
 

@@ -28,6 +28,11 @@ NODE_IDS = [
     "PaperNodes_MixNoise",
     "PaperNodes_CameraFlow",
     "PaperNodes_CutAndDrag",
+    "PaperNodes_StoryPrompts",
+    "PaperNodes_SingularValueReweight",
+    "PaperNodes_IdentityAttention",
+    "PaperNodes_StoryNoise",
+    "PaperNodes_StorySheet",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -1,0 +1,286 @@
+"""A bias on the logits of chosen text tokens, in the attention of a running model.
+
+Works on UNets (cross attention, through ``attn2`` replacements), on transformers with cross attention (Wan, LTXV) and
+on those where text and picture share one attention (SD3, Flux, Chroma, HunyuanVideo), there through a block replacement
+that sees the block's own attention calls. In a shared attention only the picture's queries are biased.
+
+The biases travel in the CONDITIONING and reach only its own rows (patches/rows.py). Everything is put in place when the
+network is called and is gone afterwards, so it does not matter in which order models are patched: what other patches
+have put in the same place is called too.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import zlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from comfy.ldm.modules import attention
+from torch import Tensor
+from torch.nn import functional
+
+from .rows import is_active, repeat_rows, set_row_values, text_length
+
+KEY = "papernodes_key_bias"
+"""Name of the biases in a CONDITIONING, of their wrappers and of their rows."""
+
+OVERRIDE = "optimized_attention_override"
+
+UNET, CROSS, JOINT_TEXT_FIRST, JOINT_TEXT_LAST = "unet", "cross", "joint, text first", "joint, text last"
+
+FAMILIES = {
+    "UNetModel": (UNET, ()),
+    "WanModel": (CROSS, ("blocks",)),
+    "VaceWanModel": (CROSS, ("blocks",)),
+    "CameraWanModel": (CROSS, ("blocks",)),
+    "LTXVModel": (CROSS, ("transformer_blocks",)),
+    "OpenAISignatureMMDITWrapper": (JOINT_TEXT_FIRST, ("joint_blocks",)),
+    "Flux": (JOINT_TEXT_FIRST, ("double_blocks", "single_blocks")),
+    "Chroma": (JOINT_TEXT_FIRST, ("double_blocks", "single_blocks")),
+    "HunyuanVideo": (JOINT_TEXT_LAST, ("double_blocks", "single_blocks")),
+}
+"""The host's network class -> how its text meets its picture, and the names of its lists of blocks."""
+
+
+@dataclass(frozen=True)
+class KeyBias:
+    """What is added to the logits of text tokens: ``ln(base + strength * kept)``.
+
+    The attention to a token becomes ``base + strength`` times as strong (before it is shared out among all tokens).
+    With a dropout, ``kept`` is 0 that often, anew at every query and call, for all heads alike, and 1 otherwise.
+    """
+
+    strength: Tensor
+    """float32 [T], at least 0; 0 where a token is left alone."""
+
+    base: Tensor
+    """float32 [T]: 1, or 0 for tokens that were only added to be biased."""
+
+    dropout: float = 0.0
+    start: float = 0.0
+    end: float = 1.0
+    """The part of the sampling in which it holds, 0 to 1."""
+
+
+def family_of(model: object) -> str:
+    """UNET, CROSS, JOINT_TEXT_FIRST or JOINT_TEXT_LAST.
+
+    Raises:
+        ValueError: another network.
+    """
+    name = type(model.get_model_object("diffusion_model")).__name__
+    if name not in FAMILIES:
+        raise ValueError(
+            f"this model ({name}) is of a family whose attention is not known here. Known are UNets (SD1.5, SD2, SDXL "
+            "and their like), SD3, Flux, Chroma, Wan, LTXV and HunyuanVideo."
+        )
+    return FAMILIES[name][0]
+
+
+def add_key_bias(model: object) -> object:
+    """A clone of a MODEL that obeys the KeyBias of the CONDITIONING it is sampled with.
+
+    Raises:
+        ValueError: a network of another family.
+    """
+    family_of(model)
+    model = model.clone()
+    set_row_values(model, KEY, _read, _use)
+    return model
+
+
+def with_key_bias(entry: list, bias: KeyBias) -> list:
+    """An entry of a CONDITIONING, ``[tensor, dict]``, with one bias more."""
+    text, options = entry
+    return [text, {**options, KEY: (*options.get(KEY, ()), bias)}]
+
+
+def _read(condition: dict, base_model: object, timestep: Tensor) -> Tensor | None:
+    """A condition's biases of this step, float32 [1, 1 or 3, T]: the logit's bias and, with a dropout, what it is where
+    dropped and how often that happens.
+    """
+    active = [bias for bias in condition.get(KEY, ()) if is_active(bias.start, bias.end, base_model, timestep)]
+    length = text_length(condition)
+    if not active or length is None:
+        return None
+    kept, dropped, dropout = torch.zeros(3, length)
+    for bias in active:
+        size = bias.strength.shape[0]
+        if size > length:
+            raise ValueError(
+                f"Identity Attention: the prompt had {size} tokens when its identity was marked, but {length} reach "
+                "the model. Put nodes that shorten a conditioning before Identity Attention."
+            )
+        kept[:size] += (bias.base + bias.strength).log()
+        dropped[:size] += torch.where(bias.strength > 0, bias.base, bias.base + bias.strength).log()
+        dropout[:size] = torch.where(bias.strength > 0, dropout[:size].clamp_min(bias.dropout), dropout[:size])
+    if bool(dropout.any()):
+        return torch.stack([kept, dropped, dropout])[None]
+    return kept[None, None] if bool(kept.any()) else None
+
+
+def _use(rows: Tensor, options: dict, base_model: object) -> dict:
+    """The options of one call of the network, with the bias in all of its attention to text."""
+    network = base_model.diffusion_model
+    family, lists = FAMILIES[type(network).__name__]
+    replace = {name: dict(patches) for name, patches in options.get("patches_replace", {}).items()}
+    bias = _Bias(rows)
+    if family == UNET:
+        attn2 = replace.setdefault("attn2", {})
+        blocks = [("middle", 0)]
+        for name, count in (("input", len(network.input_blocks)), ("output", len(network.output_blocks))):
+            blocks += [(name, number) for number in range(count)]
+        for block in {*blocks, *attn2}:
+            attn2[block] = _CrossAttention(bias, attn2.get(block))
+    else:
+        dit, blocks = replace.setdefault("dit", {}), _Blocks(bias, family)
+        for name in lists:
+            kind = "single_block" if name == "single_blocks" else "double_block"
+            for number in range(len(getattr(network, name))):
+                dit[kind, number] = blocks.around(dit.get((kind, number)))
+    return {**options, "patches_replace": replace}
+
+
+class _Bias:
+    """A batch's biases, float32 [B, 1 or 3, T] as ``_read`` makes them, for every attention of one network call."""
+
+    def __init__(self, rows: Tensor) -> None:
+        self.rows, self.length = rows, rows.shape[-1]
+        self._made: dict[tuple, Tensor] = {}
+
+    def mask(self, q: Tensor, queries: int, keys: int, options: dict, *, call: int = 0, first: int = 0) -> Tensor:
+        """What is added to the logits, [batch, 1, 1 or queries, keys] in the dtype of ``q``.
+
+        Args:
+            q: the queries' tensor, whose first axis is the batch.
+            queries: how many of them get the bias.
+            keys: of the attention; those beyond the text (added by another patch) get no bias.
+            options: transformer options, which say where and when this is.
+            call: which of a block's attention calls it is.
+            first: which key is the text's first.
+        """
+        after = keys - first - self.length
+        if after < 0:
+            raise ValueError(
+                f"Identity Attention: attention sees {keys} keys where the prompt alone has {self.length}. Another "
+                "patch on this model replaces the text; leave one of the two out."
+            )
+        if self.rows.shape[1] == 1:
+            place = (q.shape[0], keys, first, q.dtype)
+            if place not in self._made:
+                bias = repeat_rows(self.rows, q.shape[0])[:, :, None].to(q)
+                self._made[place] = functional.pad(bias, (first, after))
+            return self._made[place]
+        kept, dropped, dropout = (
+            part[:, None, None] for part in repeat_rows(self.rows, q.shape[0]).to(q.device).unbind(1)
+        )
+        generator = torch.Generator(q.device).manual_seed(_seed(options, call))
+        # One draw for all rows, so that it does not matter which of them are in this batch.
+        chance = torch.rand(1, 1, queries, self.length, generator=generator, device=q.device)
+        return functional.pad(torch.where(chance < dropout, dropped, kept), (first, after)).to(q.dtype)
+
+
+def _seed(options: dict, call: int) -> int:
+    """Of the dropout: the step's noise level and the place in the network."""
+    sigmas = options.get("sigmas")
+    when = None if sigmas is None else float(sigmas.flatten()[0])
+    where = [options.get(name) for name in ("block", "block_index", "block_type")]
+    return zlib.crc32(repr((when, where, call)).encode())
+
+
+class _CrossAttention:
+    """An ``attn2`` replacement: the host's attention with the bias.
+
+    Where another patch replaces the same attention, what it adds to the plain attention is kept.
+    """
+
+    def __init__(self, bias: _Bias, other: Callable | None) -> None:
+        self.bias, self.other = bias, other
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, options: dict) -> Tensor:
+        heads = options["n_heads"]
+        how = {"attn_precision": options.get("attn_precision"), "transformer_options": options}
+        mask = self.bias.mask(q, q.shape[1], k.shape[1], options)
+        biased = attention.optimized_attention_masked(q, k, v, heads, mask=mask, **how)
+        if self.other is None:
+            return biased
+        return self.other(q, k, v, options) + (biased - attention.optimized_attention(q, k, v, heads, **how))
+
+
+class _Blocks:
+    """A transformer's blocks in one call of the network."""
+
+    def __init__(self, bias: _Bias, family: str) -> None:
+        self.bias, self.family = bias, family
+        self.text = bias.length
+
+    def around(self, other: Callable | None) -> Callable:
+        """A ``dit`` block replacement that calls the one that was there before, or the block itself."""
+
+        def replacement(args: dict, extra: dict) -> dict:
+            options, length = args.get("transformer_options") or {}, args["img"].shape[1]
+            if "txt" in args:
+                self.text = args["txt"].shape[1]
+                length += self.text
+            if self.family == JOINT_TEXT_LAST and self.text != self.bias.length:
+                raise ValueError(
+                    f"Identity Attention: the model makes {self.text} tokens of a prompt's {self.bias.length}, so the "
+                    "identity cannot be found among them. Set its strength to 0 for this model."
+                )
+            options = {**options, OVERRIDE: _BlockAttention(self, length, options)}
+            args = {**args, "transformer_options": options}
+            return other(args, extra) if other else extra["original_block"](args)
+
+        return replacement
+
+
+class _BlockAttention:
+    """Stands for the host's attention within one block.
+
+    A shared attention is known by its length, text and picture together; a cross attention by coming after the block's
+    self attention and by the text's length.
+    """
+
+    def __init__(self, blocks: _Blocks, length: int, options: dict) -> None:
+        self.blocks, self.length, self.options = blocks, length, options
+        self.calls = 0
+
+    def __call__(
+        self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, mask: Tensor | None = None, **how
+    ) -> Tensor:
+        before = self.options.get(OVERRIDE)
+        attend = function if before is None else functools.partial(before, function)
+        axis = 2 if how.get("skip_reshape") else 1
+        keys, queries, call = k.shape[axis], q.shape[axis], self.calls
+        self.calls += 1
+        bias, family, text = self.blocks.bias, self.blocks.family, self.blocks.text
+        if family == CROSS:
+            if call > 0 and keys == bias.length:
+                mask = _join(mask, bias.mask(q, queries, keys, self.options, call=call))
+            return attend(q, k, v, heads, mask=mask, **how)
+        if keys != self.length or queries != keys:
+            return attend(q, k, v, heads, mask=mask, **how)
+        sizes = (text, keys - text) if family == JOINT_TEXT_FIRST else (keys - text, text)
+        picture = 1 if family == JOINT_TEXT_FIRST else 0
+        first = 0 if family == JOINT_TEXT_FIRST else keys - text
+        found = []
+        for part, some in enumerate(q.split(sizes, axis)):
+            own = mask if mask is None or mask.shape[-2] != queries else mask.split(sizes, -2)[part]
+            if part == picture:
+                own = _join(own, bias.mask(q, sizes[part], keys, self.options, call=call, first=first))
+            found.append(attend(some, k, v, heads, mask=own, **how))
+        return torch.cat(found, 2 if how.get("skip_output_reshape") else 1)
+
+
+def _join(mask: Tensor | None, bias: Tensor) -> Tensor:
+    """A mask of the host and a bias [B, 1, 1 or Lq, Lk] as one that is added to the logits."""
+    if mask is None:
+        return bias
+    if mask.dtype == torch.bool:
+        mask = torch.zeros_like(mask, dtype=bias.dtype).masked_fill(~mask, -math.inf)
+    # With axes for batch and heads, as the host adds them.
+    mask = mask[None] if mask.ndim == 2 else mask
+    return (mask[:, None] if mask.ndim == 3 else mask) + bias
