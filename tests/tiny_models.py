@@ -68,7 +68,8 @@ def _sdxl() -> tuple[torch.nn.Module, dict]:
         channel_mult=[1] * 3, transformer_depth=[0, 0, 1, 1, 2, 2],
         transformer_depth_output=[0, 0, 0, 1, 1, 1, 2, 2, 2], transformer_depth_middle=-1,
         use_linear_in_transformer=True, context_dim=2048, num_heads=-1, num_head_channels=64,
-        num_classes="sequential", adm_in_channels=2816, use_spatial_transformer=True, legacy=False, use_checkpoint=False, **ON_CPU,
+        num_classes="sequential", adm_in_channels=2816, use_spatial_transformer=True, legacy=False,
+        use_checkpoint=False, **ON_CPU,
     ), {}  # fmt: skip
 
 
