@@ -123,8 +123,18 @@ def _read(condition: dict, base_model: object, timestep: Tensor) -> Tensor | Non
 
 
 def _use(rows: Tensor, options: dict, base_model: object) -> dict:
-    """The options of one call of the network, with the bias in all of its attention to text."""
-    network = base_model.diffusion_model
+    return options_with_bias(rows, options, base_model.diffusion_model)
+
+
+def options_with_bias(rows: Tensor, options: dict, network: torch.nn.Module) -> dict:
+    """The options of one call of the network, with a bias in all of its attention to text.
+
+    Args:
+        rows: float32 [B, 1, T], of each row of the batch what is added to the logits of the text's T tokens; or
+            [B, 3, T]: that, what is added instead where it is dropped, and how often that happens.
+        options: transformer_options; not changed.
+        network: one of FAMILIES.
+    """
     family, lists = FAMILIES[type(network).__name__]
     replace = {name: dict(patches) for name, patches in options.get("patches_replace", {}).items()}
     bias = _Bias(rows)

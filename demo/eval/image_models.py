@@ -168,8 +168,8 @@ class ImageModels:
             found.append(self.decode(latents))
         return torch.cat(found)
 
-    def sample(self, noise, positive, unwanted, cfg, sigmas, start, hint) -> Tensor:
-        """Latents by the steps of ``sampler``."""
+    def sample(self, noise, positive, unwanted, cfg, sigmas, start, hint, options: dict | None = None) -> Tensor:
+        """Latents by the steps of ``sampler``; ``options`` are the UNet's transformer_options."""
         levels = noise_levels().log()
         both = torch.cat((positive, unwanted)) if cfg != 1 else positive
         x = noise * sigmas[0] + start if start is not None else noise * (1 + sigmas[0] ** 2).sqrt()
@@ -180,7 +180,7 @@ class ImageModels:
             times = torch.full((both.shape[0],), float(time), device=self.device)
             with autocast(self.device):
                 control = None if hint is None else self.control_of(scaled, times, both, *hint)
-                error = self.unet(scaled, times, both, control=control, transformer_options={}).float()
+                error = self.unet(scaled, times, both, control=control, transformer_options=options or {}).float()
             if cfg != 1:
                 wanted, other = error.chunk(2)
                 error = other + cfg * (wanted - other)
