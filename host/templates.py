@@ -11,6 +11,7 @@ import argparse
 import asyncio
 import io
 import json
+import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -34,6 +35,9 @@ THUMBNAIL = (264, 480)
 """Height and width."""
 
 LARGEST_THUMBNAIL = 60_000
+
+STAND_INS = {"story_sheet_sdxl": "story_sheet"}
+"""A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
 LOADERS = ("UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
 """Nodes that read published weights, which this pack does not bring along."""
@@ -161,6 +165,8 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures" in pictures:
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
+    if "Save story sheet" in pictures:
+        return slices([pictures["Save story sheet"][0]])
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
     if name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
@@ -216,7 +222,10 @@ def main() -> int:
             layout.copy_media(base / "input")
             with Server(comfyui.find(), base=base, cpu=True) as server:
                 write_twins(server.url, names)
-                for name in () if arguments.only_api else names:
+                for name in () if arguments.only_api else sorted(names, key=lambda name: name in STAND_INS):
+                    if name in STAND_INS:
+                        shutil.copyfile(WORKFLOWS / f"{STAND_INS[name]}.jpg", WORKFLOWS / f"{name}.jpg")
+                        continue
                     write_pictures(name, asyncio.run(run_graph(server.url, runnable_part(read_twin(name)))))
     except HostError as error:
         print(f"error: {error}", file=sys.stderr)

@@ -16,13 +16,14 @@ from torch import Tensor
 from demo.diffusion import encode_text
 from demo.eval.image_models import SIZE, STEPS, ImageModels, schedule
 from demo.training import batches
-from demo.world.attributes import BACKGROUNDS, COLOURS, HELD_OUT, LIGHTS, SHAPES
-from demo.world.captions import LIGHTING, PLACES, with_article
+from demo.world.attributes import ACCESSORIES, BACKGROUNDS, COLOURS, LIGHTS, PATTERNS, SHAPES
+from demo.world.captions import LIGHTING, PLACES, WEARING, with_article
 from demo.world_tokens import LENGTH, token_ids, token_rows
 from kernels.singular_values import EXPRESS, SUPPRESS, Curve, reweight_story
 from kernels.story_text import Prompt, find_tokens, make_prompts
 
 FRAMES = 5
+VALUES = {"colour": COLOURS, "pattern": PATTERNS, "accessory": ACCESSORIES}
 
 
 @dataclass(frozen=True)
@@ -30,14 +31,21 @@ class Story:
     """A character by two of its four attributes, and where it is seen in which light."""
 
     shape: int
-    colour: int
     backgrounds: tuple[int, ...]
     lights: tuple[int, ...]
+    named: str = "colour"
+    """Which attribute is named beside the shape."""
+
+    value: int = 0
+    """And what it is, an index into VALUES[named]."""
 
     @property
     def identity(self) -> str:
-        """Such as "a red cat"; its pattern and what it wears are left open."""
-        return with_article(f"{COLOURS[self.colour]} {SHAPES[self.shape]}")
+        """Such as "a red cat", "a striped cat" or "a cat with a hat"; the other two attributes are left open."""
+        word, shape = VALUES[self.named][self.value], SHAPES[self.shape]
+        if self.named == "accessory":
+            return f"{with_article(shape)} {WEARING[word][0]}"
+        return with_article(f"{word} {shape}")
 
     @property
     def texts(self) -> list[str]:
@@ -62,6 +70,7 @@ class Arm:
     """Of the identity attention."""
 
     same_noise: bool = True
+    window: int = 10
     express: Curve = EXPRESS
     suppress: Curve = SUPPRESS
 
@@ -69,9 +78,11 @@ class Arm:
 BASELINE, FULL = "one by one", "story"
 
 
-def arms_of(express: Curve = EXPRESS, suppress: Curve = SUPPRESS, strength: float = 1.0) -> dict[str, Arm]:
+def arms_of(
+    express: Curve = EXPRESS, suppress: Curve = SUPPRESS, strength: float = 1.0, window: int = 10
+) -> dict[str, Arm]:
     """The whole method, the frames prompted one by one, and what becomes of the method without its parts."""
-    full = Arm(together=True, mode="svr", strength=strength, express=express, suppress=suppress)
+    full = Arm(together=True, mode="svr", strength=strength, window=window, express=express, suppress=suppress)
     return {
         BASELINE: Arm(together=False),
         FULL: full,
@@ -86,17 +97,15 @@ def arms_of(express: Curve = EXPRESS, suppress: Curve = SUPPRESS, strength: floa
 
 
 def draw_stories(count: int, seed: int) -> list[Story]:
-    """Stories of looks that training pictures showed; a story's five places differ."""
-    chance = random.Random(seed)
-    shown = (~HELD_OUT).any(-1)
-    found = []
-    while len(found) < count:
-        shape, colour = chance.randrange(len(SHAPES)), chance.randrange(len(COLOURS))
-        if not shown[shape, colour]:
-            continue
+    """Stories that name the shape and, in turn, colour, pattern or accessory; a story's five places differ."""
+    chance, found = random.Random(seed), []
+    for number in range(count):
+        shape, named = chance.randrange(len(SHAPES)), tuple(VALUES)[number % len(VALUES)]
+        # "none" and "plain" are what a caption leaves unsaid.
+        value = chance.randrange(0 if named == "colour" else 1, len(VALUES[named]))
         places = tuple(chance.sample(range(len(BACKGROUNDS)), FRAMES))
         lights = tuple(chance.randrange(len(LIGHTS)) for _ in range(FRAMES))
-        found.append(Story(shape, colour, places, lights))
+        found.append(Story(shape, places, lights, named, value))
     return found
 
 
@@ -104,7 +113,7 @@ def prompts_of(story: Story, arm: Arm) -> list[Prompt]:
     """A prompt for each frame."""
     identities, frames = {"": story.identity}, [(("",), text) for text in story.texts]
     if arm.together:
-        return make_prompts(identities, frames, 10)
+        return make_prompts(identities, frames, arm.window)
     return [make_prompts(identities, [frame], 10)[0] for frame in frames]
 
 

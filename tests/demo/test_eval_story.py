@@ -7,9 +7,9 @@ from demo.eval.image_models import CHECKPOINTS, ImageModels
 from demo.eval.reading import Reading
 from demo.eval.story_models import FRAMES, Arm, Story, arms_of, draw, draw_stories, encode, prompts_of
 from demo.eval.story_report import compare, interval, markdown, measure
-from demo.world.attributes import HELD_OUT, SHAPES
+from demo.world.attributes import SHAPES
 
-STORY = Story(SHAPES.index("cat"), 0, (0, 1, 2, 3, 4), (0, 1, 2, 3, 0))
+STORY = Story(SHAPES.index("cat"), (0, 1, 2, 3, 4), (0, 1, 2, 3, 0), "colour", 0)
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def reading(**changes):
         "radius": torch.tensor([[0.1, 0.5]] * FRAMES),
         "angle": torch.zeros(FRAMES, 2),
         "shape": torch.tensor([[3, STORY.shape]] * FRAMES),
-        "colour": torch.tensor([[5, STORY.colour]] * FRAMES),
+        "colour": torch.tensor([[5, STORY.value]] * FRAMES),
         "pattern": torch.tensor([[1, 2]] * FRAMES),
         "accessory": torch.tensor([[1, 3]] * FRAMES),
         "light": torch.tensor(STORY.lights),
@@ -46,7 +46,7 @@ def test_what_counts_against_a_story():
     one_other = scores(reading(pattern=torch.tensor([[1, 2]] * 4 + [[1, 4]])))
     assert one_other["pattern"] == pytest.approx(0.6) and one_other["agreement"] == pytest.approx(0.9)
     unsure = scores(reading(colour=torch.tensor([[5, -1]] * FRAMES)))
-    assert unsure["colour"] == unsure["colour right"] == 0.0
+    assert unsure["colour"] == unsure["named right"] == 0.0
     missing = scores(reading(present=torch.tensor([[False, False]] + [[True, True]] * 4)))
     assert missing["shape"] == pytest.approx(0.6) and missing["shape right"] == pytest.approx(0.8)
     places = scores(reading(background=torch.tensor([0, 0, 0, 0, 0])))
@@ -65,7 +65,9 @@ def test_stories():
     stories = draw_stories(50, 1)
     assert stories == draw_stories(50, 1) != draw_stories(50, 2)
     assert all(len(set(story.backgrounds)) == FRAMES for story in stories)
-    assert not any(HELD_OUT[story.shape, story.colour].all() for story in stories)
+    assert {story.named for story in stories} == {"colour", "pattern", "accessory"}
+    assert Story(9, (), (), "pattern", 1).identity == "a striped cat"
+    assert Story(9, (), (), "accessory", 3).identity == "a cat with glasses"
     assert STORY.identity == "a red cat" and STORY.texts[0] == "in a meadow, lit from the left"
 
 

@@ -40,8 +40,10 @@ EXPECTED: dict[str, dict[str, int]] = {
     },
     "demo_line_art": {"Save pictures": 1},
     "demo_text_to_image": {"Save pictures": 1},
+    "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
+    "story_sheet": {"Save story sheet": 1},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
 }
 
@@ -153,9 +155,10 @@ def test_a_graph_that_needs_models_runs_up_to_them(path, object_info):
     part = templates.runnable_part(prompt)
     assert find_problems(part, object_info) == []
     left_out = {node["class_type"] for key, node in prompt.items() if key not in part}
-    assert set(templates.LOADERS) & left_out and {"SamplerCustomAdvanced", "SaveVideo"} <= left_out
+    assert set(templates.LOADERS) & left_out and "SamplerCustomAdvanced" in left_out
     saved = {workflow.title(prompt[key]) for key in workflow.output_nodes(part, object_info)}
-    assert {"Save flow picture", "Save noise picture"} <= saved
+    # What runs draws the thumbnail; where nothing does, another template's is shown.
+    assert {"Save flow picture", "Save noise picture"} <= saved or (not saved and path.stem in templates.STAND_INS)
 
     files = {
         value
@@ -166,11 +169,11 @@ def test_a_graph_that_needs_models_runs_up_to_them(path, object_info):
     notes = "\n".join(
         node["widgets_values"][0] for node in templates.read_graph(path.stem)["nodes"] if node["type"] == "MarkdownNote"
     )
-    assert len(files) >= 4 and [name for name in sorted(files) if name not in notes] == []
+    assert files and [name for name in sorted(files) if name not in notes] == []
     assert "https://" in notes and "icence" in notes
 
 
-@pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [path for path in NEEDS_MODELS if "hunyuan" in path.stem], ids=lambda path: path.stem)
 def test_the_video_is_as_long_as_its_motion(path):
     prompt = workflow.load(path).content
     (latent,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "EmptyHunyuanLatentVideo"]
