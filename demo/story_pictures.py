@@ -1,0 +1,51 @@
+"""Draws the story nodes' pictures of web/docs with the demonstration models: ``python -m demo.story_pictures``."""
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from demo.bare_machine import use_host
+from demo.eval.image_models import CHECKPOINTS, ImageModels
+from demo.eval.story_models import Arm, Story, draw
+from demo.help_pictures import ROOT
+from demo.world.attributes import SHAPES
+from kernels.contact_sheet import contact_sheet
+from kernels.noise_mix import mix_noise
+from kernels.noise_picture import noise_to_picture
+
+SEED = 3
+STORY = Story(SHAPES.index("cat"), (0, 1, 3, 4, 6), (0, 2, 1, 0, 2), "accessory", 1)
+ALONE = Arm(together=False)
+
+
+def save(name: str, pictures: list[Tensor], captions: list[str], columns: int) -> None:
+    """Writes web/docs/PaperNodes_<name>.webp."""
+    sheet = contact_sheet(pictures, captions, columns=columns)[0]
+    path = ROOT / "web" / "docs" / f"PaperNodes_{name}.webp"
+    Image.fromarray((sheet * 255).round().to(torch.uint8).numpy()).save(path, quality=70, method=6)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
+def frames(models: ImageModels, arm: Arm) -> list[Tensor]:
+    """The story's pictures [H, W, 3]."""
+    return list(draw(models, [STORY], arm, SEED, 3.0).movedim(1, -1))
+
+
+def main() -> None:
+    """Draws all of them."""
+    use_host()
+    models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
+    without, attending = frames(models, ALONE), frames(models, Arm(together=False, strength=1.0))
+    for name in ("StoryPrompts", "StorySheet"):
+        save(name, attending, STORY.texts, 3)
+    save("IdentityAttention", without + attending, ["without"] * 5 + ["with"] * 5, 5)
+    whole = frames(models, Arm(together=True))[:1]
+    reweighted = frames(models, Arm(together=True, mode="svr"))[:2]
+    save("SingularValueReweight", whole + reweighted, ["plain", *(f"express {text!r}" for text in STORY.texts[:2])], 3)
+    drawn = [torch.randn(1, 4, 24, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
+    mixed = [drawn[0], *(mix_noise(noise, drawn[0], 0.5) for noise in drawn[1:])]
+    save("StoryNoise", [noise_to_picture(noise, shortest_side=96)[0] for noise in mixed], [""] * 3, 3)
+
+
+if __name__ == "__main__":
+    main()
