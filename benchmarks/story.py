@@ -1,9 +1,9 @@
 """Identity attention on SDXL: what it costs a step, and a five-frame story against the paper's own procedure.
 
 The UNet has SDXL's size and random weights, in bfloat16 on a GPU. The reference is written from the paper's
-description: a whole generation of the identity alone whose keys and values of every cross attention and step are kept on the device,
-then every frame with those appended for the positive row, under a mask that leaves only the begin token and the
-identity's words of them. Its dense softmax is replaced by PyTorch's attention, in the reference's favour.
+description: a whole generation of the identity alone whose keys and values of every cross attention and step are kept
+on the device, then every frame with those appended for the positive row, under a mask that leaves only the begin token
+and the identity's words of them. Its dense softmax is replaced by PyTorch's attention, in the reference's favour.
 """
 
 import argparse

@@ -5,13 +5,15 @@ from PIL import Image
 from torch import Tensor
 
 from demo.bare_machine import use_host
-from demo.eval.image_models import CHECKPOINTS, ImageModels
-from demo.eval.story_models import Arm, Story, draw
+from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule
+from demo.eval.story_models import Arm, Story, draw, encode
 from demo.help_pictures import ROOT
 from demo.world.attributes import SHAPES
 from kernels.contact_sheet import contact_sheet
 from kernels.noise_mix import mix_noise
 from kernels.noise_picture import noise_to_picture
+from kernels.singular_values import Curve
+from kernels.story_text import Prompt
 
 SEED = 3
 STORY = Story(SHAPES.index("cat"), (0, 1, 3, 4, 6), (0, 2, 1, 0, 2), "accessory", 1)
@@ -31,6 +33,16 @@ def frames(models: ImageModels, arm: Arm) -> list[Tensor]:
     return list(draw(models, [STORY], arm, SEED, 3.0).movedim(1, -1))
 
 
+def crown_and_snow(models: ImageModels, mode: str) -> Tensor:
+    """What the template express_and_suppress draws, [H, W, 3]."""
+    prompt = Prompt(("a blue ball",), (0, 1), ("with a crown", "in the snow"), shown=1)
+    arm = Arm(together=True, mode=mode, suppress=Curve(0.0, 0.3))
+    noise = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(7))
+    sigmas, empty = schedule(models.scheduler), models.encode_prompts([""])
+    latent = models.sample(noise, encode(models, [prompt], arm)[0], empty, 3.0, sigmas, None, None)
+    return models.decode(latent)[0].movedim(0, -1)
+
+
 def main() -> None:
     """Draws all of them."""
     use_host()
@@ -39,9 +51,8 @@ def main() -> None:
     for name in ("StoryPrompts", "StorySheet"):
         save(name, attending, STORY.texts, 3)
     save("IdentityAttention", without + attending, ["without"] * 5 + ["with"] * 5, 5)
-    whole = frames(models, Arm(together=True))[:1]
-    reweighted = frames(models, Arm(together=True, mode="svr"))[:2]
-    save("SingularValueReweight", whole + reweighted, ["plain", *(f"express {text!r}" for text in STORY.texts[:2])], 3)
+    reweighted = [crown_and_snow(models, mode) for mode in ("off", "svr")]
+    save("SingularValueReweight", reweighted, ["plain", "'in the snow' expressed, 'with a crown' suppressed"], 2)
     drawn = [torch.randn(1, 4, 24, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]
     mixed = [drawn[0], *(mix_noise(noise, drawn[0], 0.5) for noise in drawn[1:])]
     save("StoryNoise", [noise_to_picture(noise, shortest_side=96)[0] for noise in mixed], [""] * 3, 3)

@@ -147,6 +147,14 @@ def slices(panels: list) -> "numpy.ndarray":  # noqa: F821
     return canvas
 
 
+def whole(picture) -> "numpy.ndarray":  # noqa: F821
+    """A picture [H, W, 3] in one of THUMBNAIL's size, with white beside it or above and below."""
+    import numpy
+    from PIL import Image, ImageOps
+
+    return numpy.array(ImageOps.pad(Image.fromarray(picture), THUMBNAIL[::-1], color="white"))
+
+
 def exposure(frames, first: int, last: int):
     """What a camera sees that stays open from one frame to another: what moves becomes grey."""
     return frames[first : last + 1].mean(axis=0).round().astype("uint8")
@@ -166,7 +174,7 @@ def draw_thumbnail(name: str, pictures: dict):
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
     if "Save story sheet" in pictures:
-        return slices([pictures["Save story sheet"][0]])
+        return whole(pictures["Save story sheet"][0])
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
     if name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
