@@ -57,7 +57,7 @@ def differing(tiles: numpy.ndarray, name: str, title: str) -> list[str]:
     """What of some tiles is not as in the reference picture."""
     with Image.open(templates.reference_path(name, title)) as picture:
         reference = pictures.split_tiles(picture)
-    kinds = {"noise": NOISE_TOLERANCE, "flow": FLOW_TOLERANCE, "pictures": DRAWN_TOLERANCE}
+    kinds = {"noise": NOISE_TOLERANCE, "flow": FLOW_TOLERANCE, "pictures": DRAWN_TOLERANCE, "sheet": DRAWN_TOLERANCE}
     (tolerance,) = [value for kind, value in kinds.items() if kind in title]
     away = pictures.distances(tiles, reference)
     return [f"tile {index} is {far:.1f} away" for index, far in enumerate(away) if far > tolerance]
