@@ -4,28 +4,14 @@ Measured with 20,480 clips, each seen 300 times: at noise 0.95 the network's err
 and 0.58 on others (at 0.2, where the noise hides little, 0.55 and 0.56).
 """
 
-import multiprocessing
-from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from demo.training import elapsed, say
-from demo.training_data import _use_one_thread
-from demo.video_data import CHUNK, FRAMES, _draw_clips
-from demo.world.attributes import MOTIONS
+from demo.video_data import ClipSource
 from demo.world.scene import Scenes
-
-WORKERS = 3
-"""Processes that draw scenes ahead of what is asked for; one draws 2,000 clips a second."""
-
-
-HARD = ("grows", "shrinks", "spins")
-"""Motions in which a character looks another way in every frame."""
 
 
 def settled_time(device: torch.device) -> float:
@@ -33,63 +19,6 @@ def settled_time(device: torch.device) -> float:
     if device.type == "cuda":
         torch.cuda.synchronize()
     return elapsed()
-
-
-def _draw_chosen(easy: float, job: tuple) -> tuple[dict, np.ndarray]:
-    """A chunk's arrays and tokens, of its clips without HARD motions only a share ``easy``."""
-    arrays, rows = _draw_clips(*job)
-    hard = np.isin(arrays["motion"], [MOTIONS.index(name) for name in HARD])
-    hard = (hard & (np.arange(hard.shape[1]) < arrays["count"][:, None])).any(1)
-    kept = (hard | (np.random.default_rng(job[1]).random(len(hard)) < easy)).nonzero()[0]
-    return {name: values[kept] for name, values in arrays.items()}, rows[kept]
-
-
-class ClipSource:
-    """Scenes of several frames and tokens of their captions, chunk after chunk without end.
-
-    Made before anything touches the GPU: the workers are forked.
-
-    Args:
-        arguments: the script's; with ``tiny`` chunks are small and drawn where they are asked for.
-        seed: another one gives other scenes.
-        frames: of every scene.
-        phrasings, silent, characters: as in ClipDrawing.
-        easy: share of the clips without HARD motions that are kept, over 0 to 1.
-    """
-
-    def __init__(
-        self,
-        arguments,
-        seed: int,
-        frames: int,
-        *,
-        phrasings: int,
-        silent: int,
-        characters: tuple[float, ...] | None,
-        easy: float = 1.0,
-    ):
-        size = 6 if arguments.tiny else CHUNK * FRAMES // frames
-        rest = (frames, phrasings, silent, "train", characters)
-        self.jobs = ((easy, (size, seed * 100_000 + k, *rest)) for k in range(100_000))
-        self.pool, self.waiting = None, deque()
-        if not arguments.tiny:
-            self.pool = ProcessPoolExecutor(WORKERS, multiprocessing.get_context("fork"), initializer=_use_one_thread)
-            self.waiting.extend(self.pool.submit(_draw_chosen, *next(self.jobs)) for _ in range(2 * WORKERS))
-
-    def chunk(self) -> tuple[Scenes, Tensor]:
-        """Scenes on the CPU, and int16 [size, phrasings + silent, 77]."""
-        if self.pool:
-            arrays, rows = self.waiting.popleft().result()
-            self.waiting.append(self.pool.submit(_draw_chosen, *next(self.jobs)))
-        else:
-            arrays, rows = _draw_chosen(*next(self.jobs))
-        scenes = Scenes(**{item.name: torch.from_numpy(arrays[item.name]) for item in fields(Scenes)})
-        return scenes, torch.from_numpy(rows)
-
-    def close(self) -> None:
-        """Ends the workers."""
-        if self.pool:
-            self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 class ClipPool:

@@ -22,13 +22,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from demo import training
-from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of
+from demo.clip_pool import ClipPool, Refreshing, parts_of
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
 from demo.video_contents import ContentReading, Contents, contents
-from demo.video_data import FRAMES, settle_clips
+from demo.video_data import FRAMES, ClipSource, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
 from demo.video_vae import decode_latents, encode_clips
@@ -169,6 +169,8 @@ def main() -> None:
     parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
+    parser.set_defaults(workers=3)  # the GPU takes longer over a clip than they do
+    parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     frames = settle_clips(arguments, arguments.frames)

@@ -17,13 +17,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from demo import training
-from demo.clip_pool import ClipPool, ClipSource, Refreshing, parts_of, settled_time
+from demo.clip_pool import ClipPool, Refreshing, parts_of, settled_time
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.train_video import load_models
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
-from demo.video_data import settle_clips
+from demo.video_data import ClipSource, settle_clips
 from demo.video_model import SigmaDraw, VideoForward, add_noise, guided, sample
 from demo.video_noise import degraded, shuffled, warped_noise
 from demo.video_vae import decode_latents, encode_clips
@@ -173,6 +173,8 @@ def main() -> None:
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
+    parser.set_defaults(workers=3)  # the GPU takes longer over a clip than they do
+    parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     frames = settle_clips(arguments)
@@ -181,7 +183,7 @@ def main() -> None:
     how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy}
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(arguments, seed, frames, **how)
-    fresh = ClipSource(arguments, 987_654, frames, **how)
+    fresh = ClipSource(arguments, 987_654, frames, **how, workers=0)
 
     from demo.bare_machine import use_host
 
@@ -195,7 +197,6 @@ def main() -> None:
     say(f"attention: {attention_name()}")
     some = parts_of(fresh, ClipMaker(vae, device, arguments.size, 1), TOGETHER)
     probe = FollowingProbe([torch.cat(values) for values in zip(*itertools.islice(some, 2), strict=True)])
-    fresh.close()
     maker, pool = ClipMaker(vae, device, arguments.size, seed), ClipPool(arguments.pictures)
     refreshing = Refreshing(pool, parts_of(source, maker, TOGETHER), arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)

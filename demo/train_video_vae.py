@@ -17,10 +17,10 @@ from torch import Tensor
 
 from demo import training
 from demo.train_vae import PENALTY_FROM
-from demo.training import Trainer, autocast, batches, say
+from demo.training import Trainer, autocast, batches, elapsed, say
 from demo.training_data import rendered, to_bytes
 from demo.training_drawings import save_grid
-from demo.video_data import ClipDrawing, settle_clips
+from demo.video_data import ClipSource, settle_clips
 from demo.video_vae import (
     VideoAutoencoder,
     channels_last,
@@ -34,9 +34,16 @@ from demo.video_vae import (
 )
 
 
-def draw_pool(drawing: ClipDrawing, device: torch.device, size: int) -> Tensor:
-    """Clips uint8 [N, T, 3, size, size] on the device."""
-    parts = [to_bytes(part.frames) for scenes, _ in drawing for part in rendered(scenes, device, size, part=128)]
+def draw_pool(source: ClipSource, count: int, seconds: float, device: torch.device, size: int) -> Tensor:
+    """So many clips uint8 [N, T, 3, size, size] on the device, or those that were drawn when the time is over."""
+    parts, number, begin = [], 0, elapsed()
+    while not parts or (number < count and elapsed() - begin < seconds):
+        scenes, _ = source.chunk()
+        scenes = scenes.select(torch.arange(min(scenes.size, count - number)))
+        parts += [to_bytes(part.frames) for part in rendered(scenes, device, size, part=128)]
+        number += scenes.size
+    source.close()
+    say(f"{number} clips drawn in {elapsed() - begin:.1f} s")
     return torch.cat(parts)
 
 
@@ -118,6 +125,7 @@ def main() -> None:
     parser.add_argument("--solid", action="store_true", help="three-dimensional convolutions, not flat ones")
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
+    parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
     device = training.settle(arguments)
     length = settle_clips(arguments)
@@ -125,7 +133,7 @@ def main() -> None:
     finished = arguments.decoder_of or arguments.start
     progress = training.progress_of(finished, "video_vae") if finished else None
     seed = arguments.seed + 1000 * int(arguments.resume is not None) + (progress.step if progress else 0)
-    drawing = ClipDrawing(arguments, arguments.pictures, seed + 1, length)
+    source = ClipSource(arguments, seed + 1, length)
 
     from demo.bare_machine import use_host
 
@@ -134,7 +142,7 @@ def main() -> None:
 
     latent_frames(arguments.frames)
     torch.manual_seed(arguments.seed)
-    pool = draw_pool(drawing, device, arguments.size)
+    pool = draw_pool(source, arguments.pictures, arguments.drawing_seconds, device, arguments.size)
     solid = arguments.solid
     network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
@@ -169,8 +177,8 @@ def main() -> None:
 
     del pool
     network = read(target, device, solid)
-    fresh = ClipDrawing(arguments, 4 if arguments.tiny else 256, seed + 500_000, length)
-    fresh = draw_pool(fresh, device, arguments.size)
+    fresh = ClipSource(arguments, seed + 500_000, length, workers=0)
+    fresh = draw_pool(fresh, 4 if arguments.tiny else 256, arguments.drawing_seconds, device, arguments.size)
     by_frame, again = measure(network, fresh)
     noisy, _ = measure(network, fresh, noise=0.1)
     say(f"PSNR on {fresh.shape[0]} fresh clips, frame by frame: {[round(value, 2) for value in by_frame.tolist()]}")

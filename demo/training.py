@@ -69,7 +69,6 @@ def parser(description: str, *, minutes: float, batch: int, rate: float, picture
     found.add_argument("--steps", type=int, help="end after so many steps, whatever the time")
     found.add_argument("--tiny", action="store_true", help="three steps on the CPU, to try the script out")
     found.add_argument("--no-graph", action="store_true", help="no CUDA graph")
-    found.add_argument("--compile", action="store_true", help="fuse elementwise operations (the video models' scripts)")
     found.add_argument("--muon", action="store_true", help="move matrices by Muon, not by AdamW")
     return found
 

@@ -29,7 +29,7 @@ def _draw(count: int, seed: int, phrasings: int, full_phrasings: int, characters
     return {item.name: getattr(scenes, item.name).numpy() for item in fields(Scenes)}, rows
 
 
-def _use_one_thread() -> None:
+def use_one_thread() -> None:
     torch.set_num_threads(1)
 
 
@@ -66,7 +66,7 @@ class Drawing:
         self.pool = self.futures = None
         if arguments.workers > 1 and len(sizes) > 4:
             self.pool = ProcessPoolExecutor(
-                arguments.workers, multiprocessing.get_context("fork"), initializer=_use_one_thread
+                arguments.workers, multiprocessing.get_context("fork"), initializer=use_one_thread
             )
             self.futures: list[Future] = [self.pool.submit(_draw, *job) for job in self.jobs]
 

@@ -31,15 +31,6 @@ class Contents:
     classes: Tensor
     local: Tensor
 
-    def select(self, rows: Tensor) -> "Contents":
-        """Those of some clips."""
-        return Contents(self.classes[rows], self.local[rows])
-
-    @staticmethod
-    def concatenate(parts: "list[Contents]") -> "Contents":
-        """Those of all parts."""
-        return Contents(torch.cat([part.classes for part in parts]), torch.cat([part.local for part in parts]))
-
 
 def latent_times(frames: int) -> Tensor:
     """int64: a frame from the middle of those that each latent frame stands for; of the first one, the first."""

@@ -1,31 +1,44 @@
 """The toy world's clips for training: drawn by worker processes, rendered and encoded where the training runs."""
 
 import multiprocessing
+from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import fields
 
 import numpy as np
+import torch
+from torch import Tensor
 
-from demo.training_data import Drawing, _use_one_thread
+from demo.training_data import use_one_thread
+from demo.world.attributes import MOTIONS
 from demo.world.captions import MOVING, captions
 from demo.world.scene import Scenes, draw_scenes
 from demo.world_tokens import token_rows
 
 FRAMES = 17
 CHUNK = 512
+"""Clips that are drawn together; a process draws 2,000 a second."""
+
+HARD = ("grows", "shrinks", "spins")
+"""Motions in which a character looks another way in every frame."""
 
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
-def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, combinations: str, characters):
+def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, easy: float, characters):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
-    scenes = draw_scenes(count, seed, characters=characters, frames=frames, combinations=combinations)
+    scenes = draw_scenes(count, seed, characters=characters, frames=frames)
     still = scenes.at(slice(None, 1))  # of a single frame no caption tells a motion
     sentences = [captions(scenes, seed * 8 + k, full=k == 1) for k in range(phrasings)]
     sentences += [captions(still, seed * 8 + 4 + k, full=k == 1) for k in range(silent)]
-    rows = np.stack([token_rows(some) for some in sentences], axis=1) if sentences else None
-    return {item.name: getattr(scenes, item.name).numpy() for item in fields(Scenes)}, rows
+    rows = (
+        np.stack([token_rows(some) for some in sentences], axis=1) if sentences else np.zeros((count, 0, 77), "int16")
+    )
+    hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
+    hard = (hard & scenes.present).any(1).numpy()
+    kept = (hard | (np.random.default_rng(seed).random(count) < easy)).nonzero()[0]
+    return {item.name: getattr(scenes, item.name).numpy()[kept] for item in fields(Scenes)}, rows[kept]
 
 
 def settle_clips(arguments, frames: int = FRAMES) -> int:
@@ -36,55 +49,58 @@ def settle_clips(arguments, frames: int = FRAMES) -> int:
     return min(frames, 5)
 
 
-@dataclass(frozen=True)
-class _Later:
-    """A job that is done when its result is asked for, where there are no worker processes."""
-
-    job: tuple
-
-    def result(self):
-        return _draw_clips(*self.job)
-
-
-class ClipDrawing(Drawing):
-    """Scenes of several frames, and tokens of their captions, chunk by chunk; iterated over as a Drawing is.
+class ClipSource:
+    """Scenes of several frames and tokens of their captions, chunk after chunk without end.
 
     Made before anything touches the GPU: the workers are forked.
 
     Args:
-        arguments: the script's; ``workers`` and ``drawing_seconds`` count.
-        count: how many scenes.
+        arguments: the script's; with ``tiny`` chunks are small and drawn where they are asked for.
         seed: another one gives other scenes.
         frames: of every scene.
         phrasings: captions that tell the motions; the second of them names everything.
         silent: captions without motion words, which come after those.
-        combinations: "train", "held_out" or "all".
         characters: as in draw_scenes.
+        easy: share of the clips without HARD motions that are kept, over 0 to 1.
+        workers: processes, as many as the arguments say if None; 0 draws where chunks are asked for.
     """
 
     def __init__(
         self,
         arguments,
-        count: int,
         seed: int,
         frames: int,
         *,
         phrasings: int = 0,
         silent: int = 0,
-        combinations: str = "train",
         characters: tuple[float, ...] | None = None,
+        easy: float = 1.0,
+        workers: int | None = None,
     ):
-        self.seconds = arguments.drawing_seconds
-        sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        rest = (frames, phrasings, silent, combinations, characters)
-        self.jobs = [(size, seed * 100_000 + k, *rest) for k, size in enumerate(sizes)]
-        self.pool = None
-        self.futures: list = [_Later(job) for job in self.jobs]
-        if arguments.workers > 1 and len(sizes) > 4:
-            self.pool = ProcessPoolExecutor(
-                arguments.workers, multiprocessing.get_context("fork"), initializer=_use_one_thread
-            )
-            self.futures = [self.pool.submit(_draw_clips, *job) for job in self.jobs]
+        size = 6 if arguments.tiny else CHUNK * FRAMES // frames
+        rest = (frames, phrasings, silent, easy, characters)
+        self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
+        self.pool, self.waiting = None, deque()
+        count = arguments.workers if workers is None else workers
+        if count and not arguments.tiny:
+            self.pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=use_one_thread)
+            self.waiting.extend(self.pool.submit(_draw_clips, *next(self.jobs)) for _ in range(2 * count))
+
+    def chunk(self) -> tuple[Scenes, Tensor]:
+        """Scenes on the CPU, and int16 [scenes, phrasings + silent, 77]; at least one."""
+        arrays, rows = {}, ()
+        while not len(rows):
+            if self.pool:
+                arrays, rows = self.waiting.popleft().result()
+                self.waiting.append(self.pool.submit(_draw_clips, *next(self.jobs)))
+            else:
+                arrays, rows = _draw_clips(*next(self.jobs))
+        return Scenes(**{name: torch.from_numpy(value) for name, value in arrays.items()}), torch.from_numpy(rows)
+
+    def close(self) -> None:
+        """Ends the workers."""
+        if self.pool:
+            self.pool.shutdown(wait=False, cancel_futures=True)
 
 
 def opposite_motions(sentences: Sequence[str], names: Sequence[str]) -> list[str | None]:

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from demo import clip_pool
-from demo.clip_pool import HARD, ClipPool, ClipSource, Refreshing, parts_of
-from demo.video_data import CHUNK
+from demo.clip_pool import ClipPool, Refreshing, parts_of
+from demo.video_data import CHUNK, HARD, ClipSource
 from demo.world.attributes import MOTIONS
 
 CPU = torch.device("cpu")
@@ -36,7 +36,7 @@ def test_a_pool_grows_and_then_forgets_the_oldest():
 
 
 def test_parts_come_without_end_and_are_never_the_same():
-    arguments = argparse.Namespace(tiny=True)
+    arguments = argparse.Namespace(tiny=True, workers=1)
     how = {"phrasings": 2, "silent": 1, "characters": (0.0, 1.0, 0.0, 0.0)}
     source = ClipSource(arguments, 1, 5, **how)
     parts = parts_of(source, lambda scenes, tokens: (scenes.position, tokens, scenes.present.sum(1)), 4)
@@ -53,17 +53,14 @@ def test_parts_come_without_end_and_are_never_the_same():
 
 def test_workers_draw_what_the_process_itself_would():
     how = {"phrasings": 1, "silent": 0, "characters": None}
-    source = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how)
+    source = ClipSource(argparse.Namespace(tiny=False, workers=2), 3, 17, **how)
     try:
         scenes, tokens = source.chunk()
         more, _ = source.chunk()
     finally:
         source.close()
     assert scenes.size == CHUNK and tokens.shape == (CHUNK, 1, 77) and more.size == CHUNK
-    alone = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how)
-    alone.close()
-    alone.pool = None
-    alone.jobs = iter([(1.0, (CHUNK, 300_000, 17, 1, 0, "train", None))])
+    alone = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, workers=0)
     expected, rows = alone.chunk()
     assert torch.equal(scenes.position, expected.position) and torch.equal(tokens, rows)
     assert not torch.equal(scenes.position, more.position)
@@ -73,11 +70,7 @@ def test_fewer_clips_in_which_nothing_turns_or_grows():
     how = {"phrasings": 1, "silent": 0, "characters": None}
     found = {}
     for easy in (1.0, 0.25):
-        source = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, easy=easy)
-        try:
-            scenes, tokens = source.chunk()
-        finally:
-            source.close()
+        scenes, tokens = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, easy=easy, workers=0).chunk()
         hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
         found[easy] = scenes, tokens, (hard & scenes.present).any(1)
     (scenes, tokens, hard), (fewer, _, still_hard) = found[1.0], found[0.25]
@@ -87,6 +80,11 @@ def test_fewer_clips_in_which_nothing_turns_or_grows():
     same = hard.nonzero()[0, 0]
     assert torch.equal(fewer.position[first], scenes.position[same])
     assert torch.equal(found[0.25][1][first], tokens[same])
+
+
+def test_a_chunk_is_never_empty():
+    source = ClipSource(argparse.Namespace(tiny=True), 1, 5, phrasings=1, easy=0.01, workers=0)
+    assert all(source.chunk()[0].size for _ in range(5))
 
 
 class Clock:

@@ -54,5 +54,6 @@ def test_contents_are_learned():
         reading.loss(features, shown).backward()
         optimiser.step()
     assert first > 1.5 and float(reading.loss(features, shown).detach()) < 0.05
-    others = shown.select(torch.tensor([0, 0]))
+    twice = torch.tensor([0, 0])
+    others = Contents(shown.classes[twice], shown.local[twice])
     assert float(reading.loss(features.flip(1).repeat(2, 1, 1), others).detach()) > 1.5

@@ -12,20 +12,10 @@ from demo.world_tokens import token_rows
 CPU = torch.device("cpu")
 
 
-def test_clips_show_as_many_characters_as_asked():
-    arguments = argparse.Namespace(workers=1, drawing_seconds=60)
-    drawing = video_data.ClipDrawing(arguments, 40, 1, 5, characters=(0.0, 1.0, 0.0, 0.0))
-    (scenes, _), *_ = drawing
-    assert scenes.present.sum(1).tolist() == [2] * 40
-
-
 def test_clips_are_drawn_with_and_without_motions():
-    arguments = argparse.Namespace(workers=1, drawing_seconds=60)
-    drawing = video_data.ClipDrawing(arguments, 600, 1, 5, phrasings=2, silent=2)
-    parts = list(drawing)
-    assert [scenes.size for scenes, _ in parts] == [512, 88]
-    scenes, rows = parts[0]
-    assert isinstance(scenes, Scenes) and scenes.frames == 5 and rows.shape == (512, 4, 77)
+    arguments = argparse.Namespace(tiny=False)
+    scenes, rows = video_data.ClipSource(arguments, 1, 17, phrasings=2, silent=2, workers=0).chunk()
+    assert isinstance(scenes, Scenes) and scenes.frames == 17 and rows.shape == (video_data.CHUNK, 4, 77)
     moves = int(token_rows(["moves"])[0, 1])
     told = (rows == moves).any(-1).float().mean(0)
     assert told[0] > 0.4 and told[1] > 0.6 and told[2:].max() == 0
