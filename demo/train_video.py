@@ -79,7 +79,7 @@ def make_loss(
 
     latents, tokens, *shown = pool.tensors
     device = latents.device
-    chance = SigmaDraw(arguments.batch, arguments.noisy, device)
+    chance = SigmaDraw(arguments.batch, arguments.noisy, device, arguments.middle)
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
 
@@ -163,6 +163,7 @@ def main() -> None:
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--middle", type=float, default=0.0, help="share of a batch from where shapes are decided")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
     parser.add_argument("--content-weight", type=float, default=0.1, help="of reading what a token shows")

@@ -127,6 +127,11 @@ class VideoForward(nn.Module):
         return network.unpatchify(network.head(tokens, time), self.grid), features
 
 
+MIDDLE = (0.4, 0.85)
+"""Sigmas in which a character's shape is decided. Of 20 rendered clips that were noised and drawn again, one lost its
+identity from 0.3, three from 0.5 and ten from 0.8, as many as of those drawn from noise alone."""
+
+
 def shifted(times: Tensor, shift: float = SHIFT) -> Tensor:
     """The host's sigmas, 0..1, of times 0..1 (ModelSamplingDiscreteFlow)."""
     return shift * times / (1 + (shift - 1) * times)
@@ -139,22 +144,26 @@ def add_noise(latents: Tensor, noise: Tensor, sigmas: Tensor) -> Tensor:
 
 
 class SigmaDraw:
-    """Draws a batch's sigmas: a share as the host's schedulers space them, where layout and motion are decided, the
-    rest evenly.
+    """Draws a batch's sigmas: a share as the host's schedulers space them, where layout and motion are decided, one
+    from MIDDLE, the rest evenly.
 
     Args:
         batch: how many.
-        noisy: the share, 0..1.
+        noisy: the first share, 0..1.
         device: where.
+        middle: the second share, 0..1 less ``noisy``.
     """
 
-    def __init__(self, batch: int, noisy: float, device: torch.device):
-        self.noisy = torch.arange(batch, device=device) < round(noisy * batch)
+    def __init__(self, batch: int, noisy: float, device: torch.device, middle: float = 0.0):
+        numbers = torch.arange(batch, device=device)
+        self.noisy = numbers < round(noisy * batch)
+        self.middle = ~self.noisy & (numbers < round((noisy + middle) * batch))
 
     def draw(self) -> Tensor:
         """float32 [batch], 0..1; free of syncs."""
         times = torch.rand(self.noisy.shape, device=self.noisy.device)
-        return torch.where(self.noisy, shifted(times), times)
+        low, high = MIDDLE
+        return torch.where(self.noisy, shifted(times), torch.where(self.middle, low + (high - low) * times, times))
 
 
 @torch.no_grad()

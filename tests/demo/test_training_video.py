@@ -322,6 +322,8 @@ def test_half_of_the_sigmas_are_noisy():
     sigmas = video_model.SigmaDraw(4000, 0.5, CPU).draw()
     assert 0.84 < sigmas[:2000].median() < 0.94 and 0.45 < sigmas[2000:].median() < 0.55
     assert sigmas.min() >= 0 and sigmas.max() <= 1
+    noisy, middle, rest = video_model.SigmaDraw(4000, 0.25, CPU, middle=0.5).draw().split([1000, 2000, 1000])
+    assert noisy.median() > 0.84 and middle.min() > 0.39 and middle.max() < 0.86 and rest.min() < 0.1
 
 
 def test_the_video_model_is_what_the_host_loads(video_folder):
@@ -361,7 +363,7 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
     weights = {"place_weight": 0.05, "motion_weight": 0.05, "content_weight": 0.1}
-    arguments = argparse.Namespace(batch=4, noisy=0.5, **weights)
+    arguments = argparse.Namespace(batch=4, noisy=0.5, middle=0.0, **weights)
     torch.manual_seed(1)
     train_video.make_loss(forward, text, readings, filled(latents, tokens, *shown), arguments)().backward()
     for part in (forward.network, text, readings):
