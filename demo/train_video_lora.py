@@ -5,7 +5,8 @@ with them, and so to let things move as the noise does. Here only a LoRA is trai
 they are shipped. Each clip's noise is the pack's own warped noise from the scene's exact flow, degraded by a random
 amount in 0..1 for every item of a batch. Half of the captions tell no motion.
 
-Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read.
+Writes video_lora_warped_noise.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read. It is
+shipped as demo/checkpoints/loras/papernodes_demo_warped_noise.safetensors.
 """
 
 import itertools
@@ -168,6 +169,8 @@ def main() -> None:
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the video model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
+    parser.add_argument("--apart", type=float, default=0.0, help="share of moving cameras before still characters")
+    parser.add_argument("--start", type=Path, help="a LoRA file to go on with")
     parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
@@ -180,7 +183,7 @@ def main() -> None:
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
-    how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy}
+    how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy, "apart": arguments.apart}
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(arguments, seed, frames, **how)
     fresh = ClipSource(arguments, 987_654, frames, **how, workers=0)
@@ -202,9 +205,8 @@ def main() -> None:
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
     forward = VideoForward(network, pool.tensors[0].shape[2:], arguments.compile)
     frozen = network.state_dict()
-    state = {
-        name: value.to(device).requires_grad_() for name, value in initial_lora(arguments.seed, arguments.rank).items()
-    }
+    begun = load(arguments.start, KIND)[0] if arguments.start else initial_lora(arguments.seed, arguments.rank)
+    state = {name: value.float().to(device).requires_grad_() for name, value in begun.items()}
     say(f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
     trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
     ticks = iter(range(1 << 30))

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from demo.eval.video_scenes import still_characters
 from demo.training_data import use_one_thread
 from demo.world.attributes import MOTIONS
 from demo.world.captions import MOVING, captions
@@ -26,9 +27,26 @@ HARD = ("grows", "shrinks", "spins")
 OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 
 
-def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, easy: float, characters):
+def move_apart(scenes: Scenes, share: float, generator: np.random.Generator) -> Scenes:
+    """The same scenes; of those whose camera moves, in a share nothing else does.
+
+    As drawn, characters always move, and what noise tells of the camera is never seen alone.
+    """
+    camera = scenes.camera
+    moves = (camera != camera[:, :1]).flatten(1).any(1)
+    rows = moves & torch.from_numpy(generator.random(scenes.size) < share)
+    still = still_characters(scenes)
+    found = {}
+    for item in fields(Scenes):
+        value = getattr(scenes, item.name)
+        found[item.name] = torch.where(rows.view(-1, *[1] * (value.ndim - 1)), getattr(still, item.name), value)
+    return Scenes(**found)
+
+
+def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, easy: float, characters, apart: float):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
-    scenes = draw_scenes(count, seed, characters=characters, frames=frames)
+    generator = np.random.default_rng(seed)
+    scenes = move_apart(draw_scenes(count, seed, characters=characters, frames=frames), apart, generator)
     still = scenes.at(slice(None, 1))  # of a single frame no caption tells a motion
     sentences = [captions(scenes, seed * 8 + k, full=k == 1) for k in range(phrasings)]
     sentences += [captions(still, seed * 8 + 4 + k, full=k == 1) for k in range(silent)]
@@ -37,7 +55,7 @@ def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int,
     )
     hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
     hard = (hard & scenes.present).any(1).numpy()
-    kept = (hard | (np.random.default_rng(seed).random(count) < easy)).nonzero()[0]
+    kept = (hard | (generator.random(count) < easy)).nonzero()[0]
     return {item.name: getattr(scenes, item.name).numpy()[kept] for item in fields(Scenes)}, rows[kept]
 
 
@@ -62,6 +80,7 @@ class ClipSource:
         silent: captions without motion words, which come after those.
         characters: as in draw_scenes.
         easy: share of the clips without HARD motions that are kept, over 0 to 1.
+        apart: share of the clips with a moving camera in which nothing else moves.
         workers: processes, as many as the arguments say if None; 0 draws where chunks are asked for.
     """
 
@@ -75,10 +94,11 @@ class ClipSource:
         silent: int = 0,
         characters: tuple[float, ...] | None = None,
         easy: float = 1.0,
+        apart: float = 0.0,
         workers: int | None = None,
     ):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
-        rest = (frames, phrasings, silent, easy, characters)
+        rest = (frames, phrasings, silent, easy, characters, apart)
         self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
         self.pool, self.waiting = None, deque()
         count = arguments.workers if workers is None else workers

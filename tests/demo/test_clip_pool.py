@@ -125,3 +125,20 @@ def test_no_clips_are_made_for_no_share(monkeypatch):
     clock.now += 100
     refreshing.spend()
     assert pool.made == 2
+
+
+def test_cameras_that_move_alone():
+    how = {"phrasings": 1, "characters": (0.5, 0.5, 0.0, 0.0), "workers": 0}
+    found = {}
+    for apart in (0.0, 0.6):
+        scenes, tokens = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, apart=apart).chunk()
+        camera = (scenes.camera != scenes.camera[:, :1]).flatten(1).any(1)
+        characters = (scenes.position != scenes.position[:, :1]).flatten(1).any(1)
+        found[apart] = scenes, tokens, camera, ~characters & (scenes.angle == scenes.angle[:, :1]).flatten(1).all(1)
+    scenes, tokens, camera, alone = found[0.6]
+    assert not found[0.0][3].any()
+    assert 0.5 < (alone & camera).sum() / camera.sum() < 0.7 and not (alone & ~camera).any()
+    assert not scenes.motion[alone].any()
+    assert torch.equal(scenes.camera, found[0.0][0].camera)
+    assert torch.equal(scenes.position[~alone], found[0.0][0].position[~alone])
+    assert not torch.equal(tokens[alone], found[0.0][1][alone])
