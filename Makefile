@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV_PYTHON = .venv/bin/python
 DEMO_PICTURE_WORKFLOW = workflows/api/demo_text_to_image.json
 DEMO_WORKFLOW = workflows/api/warped_noise_from_video.json
+DEMO_VIDEO_WORKFLOW = workflows/api/demo_motion_transfer.json
 DEMO_CLIP = demo/media/bigbuckbunny_49.mp4
 
 .DEFAULT_GOAL := help
@@ -15,9 +16,10 @@ help: ## Show this list
 install: ## Make the virtual environment and fetch the embedded ComfyUI (make demo and make test do it too)
 	@$(PYTHON) host/bootstrap.py run
 
-demo: install ## Draw pictures and warp noise along a clip; prints the paths of what it made under output/
+demo: install ## Draw pictures, warp noise along a clip, make a video that moves like it; prints the paths under output/
 	@$(VENV_PYTHON) host/run.py $(DEMO_PICTURE_WORKFLOW) --output output
 	@$(VENV_PYTHON) host/run.py $(DEMO_WORKFLOW) --input $(DEMO_CLIP) --output output
+	@$(VENV_PYTHON) host/run.py $(DEMO_VIDEO_WORKFLOW) --input $(DEMO_CLIP) --output output
 
 test: ## Install what tests need and run all of them; make test ARGS="-k schedule" runs some
 	@$(PYTHON) host/bootstrap.py test

@@ -4,6 +4,7 @@ import os
 
 WEB_DIRECTORY = "./web"
 MODEL_FOLDERS = ("optical_flow",)
+DEMO_LORAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo", "checkpoints", "loras")
 
 __all__ = ["WEB_DIRECTORY"]
 
@@ -16,6 +17,8 @@ def _register_model_folders() -> None:
         folder_paths.add_model_folder_path(name, os.path.join(folder_paths.models_dir, name))
         # A folder added this way accepts every file until it is told which ones are weights.
         folder_paths.folder_names_and_paths[name][1].update(folder_paths.supported_pt_extensions)
+    # For the stock LoRA loaders. The user's own folders come first, and nothing is copied into them.
+    folder_paths.add_model_folder_path("loras", DEMO_LORAS)
 
 
 try:

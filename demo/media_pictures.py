@@ -1,6 +1,7 @@
 """Draws the pictures of demo/media that come from the toy world: ``python -m demo.media_pictures``.
 
-line_art.png is what the line art template begins with; toy_world.webp shows the world in the README.
+line_art.png is what the line art template begins with, toy_scene.png what the templates do whose videos are cut and
+dragged, or filmed by a moving camera; toy_world.webp shows the world in the README.
 """
 
 from pathlib import Path
@@ -17,6 +18,7 @@ from demo.world.scene import draw_scenes
 MEDIA = Path(__file__).resolve().parent / "media"
 SHEET_SEED, ROWS, COLUMNS, SIZE = 20, 3, 8, 160
 LINE_SEED = 12
+TOY_SEED, TOY_SCENES, TOY_NUMBER, TOY_SIZE = 4242, 24, 18, 256
 GAP = 4
 
 
@@ -35,15 +37,24 @@ def line_art_scene():
     return draw_scenes(1, LINE_SEED, characters=2, combinations="held_out")
 
 
+def toy_scene():
+    """The scene that is dragged about: two characters of trained looks, side by side."""
+    return draw_scenes(TOY_SCENES, TOY_SEED, characters=2).select(slice(TOY_NUMBER, TOY_NUMBER + 1))
+
+
 def main() -> None:
-    """Write both pictures."""
+    """Write the pictures."""
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)
     scene = line_art_scene()
     lines = render(scene, layers=("lines",)).lines[0, 0, 0]
     Image.fromarray((lines * 255).round().byte().numpy()).convert("RGB").save(MEDIA / "line_art.png", optimize=True)
-    print(captions(scene, 0, full=True)[0])
+    toy = toy_scene()
+    frame = render(toy, TOY_SIZE, TOY_SIZE).frames[0, 0]
+    Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy()).save(MEDIA / "toy_scene.png", optimize=True)
+    for shown in (scene, toy):
+        print(captions(shown, 0, full=True)[0])
 
 
 if __name__ == "__main__":

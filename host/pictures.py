@@ -25,11 +25,11 @@ def read_files(contents: list[bytes]) -> numpy.ndarray:
     return numpy.concatenate([read_frames(content) for content in contents])
 
 
-def read_video(path: Path) -> numpy.ndarray:
-    """The frames of a video file: uint8 [T, H, W, 3]."""
+def read_video(source: Path | bytes) -> numpy.ndarray:
+    """The frames of a video file, or of its content: uint8 [T, H, W, 3]."""
     import av
 
-    with av.open(str(path)) as container:
+    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
         return numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
 
 

@@ -31,6 +31,9 @@ MEDIA = layout.ROOT / "demo" / "media"
 PICTURES = (".webp", ".png")
 """Endings of what a graph saves to be looked at."""
 
+VIDEO = ".mp4"
+"""Ending of what it saves to be played: in a thumbnail, too, but no reference, as it is compressed with losses."""
+
 THUMBNAIL = (264, 480)
 """Height and width."""
 
@@ -42,15 +45,23 @@ STAND_INS = {"story_sheet_sdxl": "story_sheet"}
 LOADERS = ("UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
 """Nodes that read published weights, which this pack does not bring along."""
 
+SHIPPED_LORA = "papernodes_demo_warped_noise.safetensors"
+"""The one file that such a node may name and find in the pack."""
+
 
 def read_graph(name: str) -> dict:
     """A template, in the editor's format."""
     return json.loads((WORKFLOWS / f"{name}.json").read_text(encoding="utf-8"))
 
 
+def reads_published(kind: str, values) -> bool:
+    """Whether a node of this class with these values in its widgets reads published weights."""
+    return kind in LOADERS and SHIPPED_LORA not in values
+
+
 def needs_models(name: str) -> bool:
     """Whether a template loads published weights, so that it cannot run here."""
-    return any(node["type"] in LOADERS for node in read_graph(name)["nodes"])
+    return any(reads_published(node["type"], node.get("widgets_values") or ()) for node in read_graph(name)["nodes"])
 
 
 def twin_path(name: str) -> Path:
@@ -71,7 +82,7 @@ def runnable_part(prompt: dict) -> dict:
         kept = {
             key: node
             for key, node in left.items()
-            if node["class_type"] not in LOADERS
+            if not reads_published(node["class_type"], node["inputs"].values())
             and all(value[0] in left for value in node["inputs"].values() if isinstance(value, list))
         }
         if len(kept) == len(left):
@@ -107,7 +118,7 @@ async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
     """Run a graph in API format.
 
     Returns:
-        Title of an output node -> its pictures, moving or still.
+        Title of an output node -> the files of its pictures, moving or still, or its video.
 
     Raises:
         HostError: it fails.
@@ -122,7 +133,7 @@ async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
         pictures = {}
         for node, _, entry in results.entries(outcome.outputs):
             # What lies in the temp folder is only shown, by an editor for instance.
-            if entry["filename"].endswith(PICTURES) and entry.get("type") != "temp":
+            if entry["filename"].endswith((*PICTURES, VIDEO)) and entry.get("type") != "temp":
                 pieces = []
                 await client.download(entry, pieces.append)
                 pictures.setdefault(workflow.title(prompt[node]), []).append(b"".join(pieces))
@@ -177,6 +188,8 @@ def draw_thumbnail(name: str, pictures: dict):
         return whole(pictures["Save story sheet"][0])
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
+    if "Save video" in pictures:
+        return slices(video_panels(name, pictures))
     if name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
         from .pictures import read_video
 
@@ -196,16 +209,35 @@ def draw_thumbnail(name: str, pictures: dict):
     return slices(panels)
 
 
+def video_panels(name: str, pictures: dict) -> list:
+    """What was asked for, the noise where that is a clip's motion, and the video, at two thirds of the way."""
+    asked = pictures.get("Save composite pictures", pictures.get("Save preview pictures"))
+    shown = [pictures["Save video"]]
+    if asked is None:
+        from .pictures import read_video
+
+        (crop,) = (node["inputs"] for node in read_twin(name).values() if node["class_type"] == "ImageCrop")
+        rows, columns = (slice(crop[a], crop[a] + crop[b]) for a, b in (("y", "height"), ("x", "width")))
+        asked = read_video(MEDIA / "bigbuckbunny_49.mp4")[:, rows, columns]
+        shown = [pictures["Save noise picture"], *shown]
+    return [clip[len(clip) * 2 // 3] for clip in (asked, *shown)]
+
+
 def write_pictures(name: str, contents: dict[str, list[bytes]]) -> None:
     """Write a template's thumbnail and, where it runs as a whole, its reference pictures."""
     from PIL import Image
 
-    from .pictures import join_tiles, read_files, sheet_tiles
+    from .pictures import join_tiles, read_files, read_video, sheet_tiles
 
-    frames = {title: read_files(files) for title, files in contents.items()}
+    videos = {title for title, files in contents.items() if files[0][4:8] == b"ftyp"}
+    frames = {
+        title: read_video(files[0]) if title in videos else read_files(files) for title, files in contents.items()
+    }
     REFERENCES.mkdir(parents=True, exist_ok=True)
     if not needs_models(name):
         for title, moving in frames.items():
+            if title in videos:
+                continue
             join_tiles(sheet_tiles(moving)).save(reference_path(name, title), optimize=True)
     picture = Image.fromarray(draw_thumbnail(name, frames))
     for quality in range(90, 20, -5):

@@ -14,6 +14,9 @@ from .demo_format import check_fit, load
 from .demo_video import build_network
 
 KIND = "video_lora_warped_noise"
+FILE_NAME = "papernodes_demo_warped_noise.safetensors"
+"""Under which the stock LoRA loaders list it, among the user's own; it lies in demo/checkpoints/loras."""
+
 RANK = 32
 LAYERS = (".self_attn.q", ".self_attn.k", ".self_attn.v", ".self_attn.o", ".ffn.0", ".ffn.2")
 """What is tuned in every block, beside the first layer: what finds and moves noise that belongs together."""

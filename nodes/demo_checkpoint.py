@@ -7,6 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
+from ..networks import demo_video
 from ..networks.demo_controlnet import load_controlnet
 from ..networks.demo_format import DemoFileError, read_metadata
 from ..networks.demo_image import load_clip, load_model, load_vae
@@ -23,8 +24,28 @@ FILES = {
         "image_clip_vision",
         "image_controlnet_lineart",
     ),
+    "video": ("video_unet", "video_text_encoder", "video_vae"),
 }
 """Choice of 'kind' -> the kinds of file it loads, each <kind>.safetensors in FOLDER."""
+
+NOT_FOR_VIDEO = (
+    "The output '{output}' of Demo Checkpoint is connected, but its kind is 'video', which has none. Set kind to "
+    "'image', or disconnect this output."
+)
+
+
+class NothingThere:
+    """What an output gives that a kind does not have: whoever uses it fails with a sentence.
+
+    The host's ExecutionBlocker would do so once: what it stops is cached as a success.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __getattr__(self, name: str):
+        # An AttributeError, so that those who only ask whether there is an attribute are told no.
+        raise AttributeError(self.__dict__.get("sentence", name))
 
 
 class DemoCheckpoint(io.ComfyNode):
@@ -37,27 +58,40 @@ class DemoCheckpoint(io.ComfyNode):
             display_name="Demo Checkpoint",
             category=CATEGORY_DEMO,
             description=(
-                "Small models that come with the pack and draw the scenes of a toy world: an SD1.5 in miniature. Runs "
-                "on a CPU in seconds; nothing is downloaded."
+                "Small models that come with the pack and draw the scenes of a toy world: an SD1.5 and a Wan 2.1 in "
+                "miniature. Runs on a CPU in seconds; nothing is downloaded."
             ),
             inputs=[
                 io.Combo.Input(
                     "kind",
                     options=list(FILES),
                     default="image",
-                    tooltip="image: pictures of 128 x 128 from a prompt, built like SD1.5.",
+                    tooltip=(
+                        "image: pictures of 128 x 128 from a prompt, built like SD1.5. video: clips of 17 frames of "
+                        "128 x 128 from a prompt, built like Wan 2.1; without CLIP vision and ControlNet."
+                    ),
                 ),
             ],
             outputs=[
-                io.Model.Output(display_name="model", tooltip="SD1.5's UNet in miniature, for any sampler."),
+                io.Model.Output(
+                    display_name="model",
+                    tooltip="For any sampler. image: SD1.5's UNet in miniature. video: Wan 2.1's network in miniature.",
+                ),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder; knows the words of the toy world."),
-                io.Vae.Output(display_name="vae", tooltip="Its VAE: 8 times smaller, 4 channels. Not for photographs."),
+                io.Vae.Output(
+                    display_name="vae",
+                    tooltip=(
+                        "Its VAE, 8 times smaller. image: 4 channels. video: 16 channels, and one latent frame for "
+                        "each 4 frames after the first. Not for photographs."
+                    ),
+                ),
                 io.ClipVision.Output(
                     display_name="clip_vision",
-                    tooltip="For CLIP Vision Encode; recognises a character in another pose.",
+                    tooltip="For CLIP Vision Encode; recognises a character in another pose. Only with kind image.",
                 ),
                 io.ControlNet.Output(
-                    display_name="control_net", tooltip="For Apply ControlNet; follows white lines on black."
+                    display_name="control_net",
+                    tooltip="For Apply ControlNet; follows white lines on black. Only with kind image.",
                 ),
             ],
         )
@@ -75,13 +109,7 @@ class DemoCheckpoint(io.ComfyNode):
         try:
             for file_kind, path in paths.items():  # all of them, before time is spent on the first
                 read_metadata(path, file_kind)
-            return io.NodeOutput(
-                load_model(paths["image_unet"]),
-                load_clip(paths["image_text_encoder"], folder_paths.get_folder_paths("embeddings")),
-                load_vae(paths["image_vae"]),
-                load_clip_vision(paths["image_clip_vision"]),
-                load_controlnet(paths["image_controlnet_lineart"], paths["image_unet"]),
-            )
+            return io.NodeOutput(*(image_models(paths) if kind == "image" else video_models(paths)))
         except DemoFileError as error:
             # The editor shows the type's full name, and that of our own begins with the pack's path.
             raise ValueError(str(error)) from error
@@ -90,6 +118,27 @@ class DemoCheckpoint(io.ComfyNode):
 def file_paths(kind: str) -> dict[str, Path]:
     """Kind of file -> its path, for a choice of 'kind'."""
     return {file_kind: FOLDER / f"{file_kind}.safetensors" for file_kind in FILES[kind]}
+
+
+def image_models(paths: dict[str, Path]) -> tuple:
+    """MODEL, CLIP, VAE, CLIP_VISION and CONTROL_NET of the image model's files."""
+    return (
+        load_model(paths["image_unet"]),
+        load_clip(paths["image_text_encoder"], folder_paths.get_folder_paths("embeddings")),
+        load_vae(paths["image_vae"]),
+        load_clip_vision(paths["image_clip_vision"]),
+        load_controlnet(paths["image_controlnet_lineart"], paths["image_unet"]),
+    )
+
+
+def video_models(paths: dict[str, Path]) -> tuple:
+    """MODEL, CLIP and VAE of the video model's files; whatever is connected to the other outputs says why it stops."""
+    return (
+        demo_video.load_model(paths["video_unet"]),
+        demo_video.load_clip(paths["video_text_encoder"], folder_paths.get_folder_paths("embeddings")),
+        demo_video.load_vae(paths["video_vae"]),
+        *(NothingThere(NOT_FOR_VIDEO.format(output=output)) for output in ("clip_vision", "control_net")),
+    )
 
 
 NODES = [DemoCheckpoint]

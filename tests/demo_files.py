@@ -65,7 +65,31 @@ def write_demo_files(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def write_video_files(folder: Path) -> dict[str, Path]:
+    """The same for the video model and its LoRA."""
+    from papernodes.networks import demo_format, demo_image, demo_video, demo_video_lora
+
+    kinds = ("video_unet", "video_text_encoder", "video_vae", demo_video_lora.KIND)
+    paths = {kind: folder / f"{kind}.safetensors" for kind in kinds}
+    for kind, network, seed in (
+        ("video_unet", demo_video.build_network("meta"), 1),
+        ("video_vae", demo_video.build_vae(), 2),
+    ):
+        demo_video.save_for_stock(paths[kind], random_weights(network, seed), {"kind": kind})
+    text = random_weights(demo_image.build_text_transformer("meta", vocabulary_rows=len(VOCABULARY) + 1), seed=3)
+    state = {**text, "vocabulary": VOCABULARY}
+    demo_format.save(paths["video_text_encoder"], state, {"kind": "video_text_encoder"})
+    generator = torch.Generator().manual_seed(4)
+    lora = {
+        name: torch.randn(value.shape, generator=generator) * (0.03 if ".lora_B." in name else value[0].numel() ** -0.5)
+        for name, value in demo_video_lora.initial_lora(0).items()
+    }
+    demo_format.save(paths[demo_video_lora.KIND], lora, {"kind": demo_video_lora.KIND}, packed=False)
+    return paths
+
+
 @pytest.fixture(scope="session")
 def demo_files(tmp_path_factory) -> dict[str, Path]:
     """Kind -> file with random weights; copy a file before damaging it."""
-    return write_demo_files(tmp_path_factory.mktemp("demo"))
+    folder = tmp_path_factory.mktemp("demo")
+    return write_demo_files(folder) | write_video_files(folder)

@@ -37,13 +37,24 @@ LORA = "video_lora_warped_noise"
 FILES = ("video_unet", "video_text_encoder", "video_vae", LORA)
 
 
+def file_path(folder: Path, kind: str) -> Path:
+    """Where a file of one of FILES lies: the shipped LoRA apart, for the host's LoRA loaders to list it alone.
+
+    A freshly trained one beside the others, under its kind's name, goes first.
+    """
+    from networks.demo_video_lora import FILE_NAME
+
+    path = folder / f"{kind}.safetensors"
+    return path if kind != LORA or path.is_file() else folder / "loras" / FILE_NAME
+
+
 def file_hashes(folder: Path = CHECKPOINTS, kinds: Sequence[str] = FILES) -> dict[str, str]:
     """Kind -> SHA-256 of its file.
 
     Raises:
         FileNotFoundError: a file is missing.
     """
-    return {kind: hashlib.sha256((folder / f"{kind}.safetensors").read_bytes()).hexdigest() for kind in kinds}
+    return {kind: hashlib.sha256(file_path(folder, kind).read_bytes()).hexdigest() for kind in kinds}
 
 
 def shifted(time: Tensor, shift: float) -> Tensor:
@@ -206,7 +217,7 @@ def load_networks(folder: Path, device: torch.device, lora: bool = True) -> tupl
     from networks.demo_format import load
     from networks.demo_video_lora import KIND, apply_lora
 
-    states = {kind: load(folder / f"{kind}.safetensors", kind)[0] for kind in FILES if lora or kind != KIND}
+    states = {kind: load(file_path(folder, kind), kind)[0] for kind in FILES if lora or kind != KIND}
     plain = networks_of(states, device)
     if not lora:
         return plain, plain

@@ -213,3 +213,13 @@ def test_files_with_and_without_the_lora(states, tmp_path):
     (tmp_path / "video_vae.safetensors").unlink()
     with pytest.raises(Exception, match="video_vae"):
         video_models.load_networks(tmp_path, torch.device("cpu"))
+
+
+def test_where_the_lora_lies(tmp_path):
+    """Shipped in a folder of its own; one that was just trained, beside the others, goes first."""
+    from papernodes.networks.demo_video_lora import FILE_NAME, KIND
+
+    assert video_models.file_path(tmp_path, KIND) == tmp_path / "loras" / FILE_NAME
+    (tmp_path / f"{KIND}.safetensors").touch()
+    assert video_models.file_path(tmp_path, KIND) == tmp_path / f"{KIND}.safetensors"
+    assert video_models.file_path(tmp_path, "video_vae") == tmp_path / "video_vae.safetensors"

@@ -1,8 +1,10 @@
-"""Demo Checkpoint in graphs of the host's own nodes, on models with random weights."""
+"""Demo Checkpoint in graphs of the host's own nodes, on models with random weights; the video kind's are below."""
 
 import shutil
 import socket
 
+import comfy.ldm.wan.vae
+import comfy.model_base
 import comfy.sd
 import pytest
 import torch
@@ -13,6 +15,7 @@ from papernodes.nodes.demo_checkpoint import FILES, DemoCheckpoint
 import nodes as host_nodes
 
 STEPS = 3
+ALL_FILES = [(kind, file) for kind, files in FILES.items() for file in files]
 SHIPPED = demo_checkpoint.FOLDER
 
 
@@ -42,6 +45,8 @@ def copied(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(demo_checkpoint, "FOLDER", tmp_path)
     for name in ("load_model", "load_clip", "load_vae", "load_clip_vision", "load_controlnet"):
         monkeypatch.setattr(demo_checkpoint, name, fail)
+    for name in ("load_model", "load_clip", "load_vae"):
+        monkeypatch.setattr(demo_checkpoint.demo_video, name, fail)
     return tmp_path
 
 
@@ -89,14 +94,15 @@ def test_nothing_is_downloaded(monkeypatch):
 
     monkeypatch.setattr(socket.socket, "connect", refuse)
     monkeypatch.setattr(socket, "getaddrinfo", refuse)
-    assert len(DemoCheckpoint.execute("image").args) == 5
+    for kind in FILES:
+        assert len(DemoCheckpoint.execute(kind).args) == 5
 
 
 def test_sockets_are_the_stock_ones():
     schema = DemoCheckpoint.GET_SCHEMA()
     assert [output.io_type for output in schema.outputs] == ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET"]
     assert [item.id for item in schema.inputs] == ["kind"]
-    assert schema.inputs[0].options == ["image"]
+    assert schema.inputs[0].options == ["image", "video"]
 
 
 @pytest.mark.parametrize("prompt", ["", " ", ",,,", "red " * 74])
@@ -214,37 +220,37 @@ def test_two_loads_agree_and_are_apart(loaded):
     assert again[4].control_model is not loaded[4].control_model
 
 
-@pytest.mark.parametrize("kind", ["video", "", None, "../image"])
+@pytest.mark.parametrize("kind", ["film", "", None, "../image"])
 def test_unknown_kinds(kind):
-    with pytest.raises(ValueError, match=r"'kind' is .*; expected one of: image"):
+    with pytest.raises(ValueError, match=r"'kind' is .*; expected one of: image, video\."):
         DemoCheckpoint.execute(kind)
 
 
-@pytest.mark.parametrize("kind", FILES["image"])
-def test_a_missing_file(copied, kind):
-    (copied / f"{kind}.safetensors").unlink()
+@pytest.mark.parametrize(("kind", "file"), ALL_FILES)
+def test_a_missing_file(copied, kind, file):
+    (copied / f"{file}.safetensors").unlink()
     with pytest.raises(ValueError) as caught:
-        DemoCheckpoint.execute("image")
-    assert f"{kind}.safetensors in {copied} is missing" in str(caught.value)
+        DemoCheckpoint.execute(kind)
+    assert f"{file}.safetensors in {copied} is missing" in str(caught.value)
 
 
-@pytest.mark.parametrize("kind", FILES["image"])
-def test_a_half_downloaded_file(copied, kind):
-    path = copied / f"{kind}.safetensors"
+@pytest.mark.parametrize(("kind", "file"), ALL_FILES)
+def test_a_half_downloaded_file(copied, kind, file):
+    path = copied / f"{file}.safetensors"
     path.write_bytes(path.read_bytes()[:-100])
-    with pytest.raises(ValueError, match=rf"{kind}\.safetensors.*damaged or only partly downloaded"):
-        DemoCheckpoint.execute("image")
+    with pytest.raises(ValueError, match=rf"{file}\.safetensors.*damaged or only partly downloaded"):
+        DemoCheckpoint.execute(kind)
 
 
-@pytest.mark.parametrize("kind", FILES["image"])
-def test_a_file_of_another_world(copied, kind, monkeypatch):
-    path = copied / f"{kind}.safetensors"
-    state, _ = demo_format.load(path, kind)
+@pytest.mark.parametrize(("kind", "file"), ALL_FILES)
+def test_a_file_of_another_world(copied, kind, file, monkeypatch):
+    path = copied / f"{file}.safetensors"
+    state, _ = demo_format.load(path, file)
     with monkeypatch.context() as patch:
         patch.setattr(demo_format, "WORLD_VERSION", demo_format.WORLD_VERSION + 1)
-        demo_format.save(path, state, {"kind": kind})
-    with pytest.raises(ValueError, match=rf"{kind}\.safetensors.*version 2 of the drawn world.*needs version 1"):
-        DemoCheckpoint.execute("image")
+        demo_format.save(path, state, {"kind": file})
+    with pytest.raises(ValueError, match=rf"{file}\.safetensors.*version 2 of the drawn world.*needs version 1"):
+        DemoCheckpoint.execute(kind)
 
 
 def test_exchanged_files(copied):
@@ -253,9 +259,50 @@ def test_exchanged_files(copied):
         DemoCheckpoint.execute("image")
 
 
-def test_the_fingerprint_follows_the_files(copied):
-    before = DemoCheckpoint.fingerprint_inputs("image")
-    assert DemoCheckpoint.fingerprint_inputs("image") == before
-    with (copied / "image_vae.safetensors").open("ab") as file:
+@pytest.mark.parametrize("kind", FILES)
+def test_the_fingerprint_follows_the_files(copied, kind):
+    before = DemoCheckpoint.fingerprint_inputs(kind)
+    assert DemoCheckpoint.fingerprint_inputs(kind) == before
+    with (copied / f"{kind}_vae.safetensors").open("ab") as file:
         file.write(b"x")
-    assert DemoCheckpoint.fingerprint_inputs("image") != before
+    assert DemoCheckpoint.fingerprint_inputs(kind) != before
+
+
+@pytest.fixture(scope="module")
+def video():
+    """MODEL, CLIP, VAE of the video kind."""
+    return DemoCheckpoint.execute("video").args[:3]
+
+
+def test_what_the_video_kind_gives(video):
+    model, clip, vae = video
+    assert type(model.model) is comfy.model_base.WAN21
+    assert type(clip) is comfy.sd.CLIP
+    assert type(vae.first_stage_model) is comfy.ldm.wan.vae.WanVAE
+
+
+def test_what_the_video_kind_has_not(video):
+    *_, clip_vision, control_net = DemoCheckpoint.execute("video").args
+    image = torch.zeros(1, 64, 64, 3)
+    with pytest.raises(AttributeError, match=r"'clip_vision' of Demo Checkpoint .* Set kind to 'image'"):
+        host_nodes.CLIPVisionEncode().encode(clip_vision, image, "center")
+    apply = host_nodes.ControlNetApplyAdvanced().apply_controlnet
+    words = encode(video[1], "a red ball")
+    with pytest.raises(AttributeError, match=r"'control_net' of Demo Checkpoint .* Set kind to 'image'"):
+        apply(words, words, control_net, image, 1.0, 0.0, 1.0)
+    assert apply(words, words, control_net, image, 0.0, 0.0, 1.0) == (words, words)
+    assert not hasattr(clip_vision, "get_ram_usage")
+
+
+@pytest.mark.parametrize(("length", "frames"), [(1, 1), (5, 5), (8, 5), (9, 9)])
+def test_a_video_from_words(video, length, frames):
+    model, clip, vae = video
+    from comfy_extras.nodes_hunyuan import EmptyHunyuanLatentVideo
+
+    latent = EmptyHunyuanLatentVideo.execute(32, 32, length).args[0]
+    settings = (7, STEPS, 3.0, "euler", "simple", encode(clip, "a red ball"), encode(clip, ""), latent)
+    samples = host_nodes.KSampler().sample(model, *settings)[0]
+    assert samples["samples"].shape == (1, 16, (frames - 1) // 4 + 1, 4, 4)
+    pictures = host_nodes.VAEDecode().decode(vae, samples)[0]
+    assert pictures.shape == (frames, 32, 32, 3)
+    assert pictures.isfinite().all() and pictures.std() > 0.001

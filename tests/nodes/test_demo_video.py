@@ -10,7 +10,7 @@ import comfy.sd
 import comfy.utils
 import pytest
 import torch
-from demo_files import KNOWN_WORDS, VOCABULARY, random_weights
+from demo_files import KNOWN_WORDS, random_weights, write_video_files
 from papernodes.networks import demo_format, demo_image, demo_video, demo_video_lora
 from papernodes.networks.demo_format import DemoFileError
 
@@ -21,24 +21,7 @@ pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
 @pytest.fixture(scope="module")
 def video_files(tmp_path_factory):
     """Kind -> file with random weights; copy a file before damaging it."""
-    folder = tmp_path_factory.mktemp("video")
-    kinds = ("video_unet", "video_text_encoder", "video_vae", demo_video_lora.KIND)
-    paths = {kind: folder / f"{kind}.safetensors" for kind in kinds}
-    for kind, network, seed in (
-        ("video_unet", demo_video.build_network("meta"), 1),
-        ("video_vae", demo_video.build_vae(), 2),
-    ):
-        demo_video.save_for_stock(paths[kind], random_weights(network, seed), {"kind": kind})
-    text = random_weights(demo_image.build_text_transformer("meta", vocabulary_rows=len(VOCABULARY) + 1), seed=3)
-    state = {**text, "vocabulary": VOCABULARY}
-    demo_format.save(paths["video_text_encoder"], state, {"kind": "video_text_encoder"})
-    generator = torch.Generator().manual_seed(4)
-    lora = {
-        name: torch.randn(value.shape, generator=generator) * (0.03 if ".lora_B." in name else value[0].numel() ** -0.5)
-        for name, value in demo_video_lora.initial_lora(0).items()
-    }
-    demo_format.save(paths[demo_video_lora.KIND], lora, {"kind": demo_video_lora.KIND}, packed=False)
-    return paths
+    return write_video_files(tmp_path_factory.mktemp("video"))
 
 
 @pytest.fixture(scope="module")
@@ -223,3 +206,24 @@ def test_a_file_that_cannot_be_written_leaves_nothing(tmp_path):
 def test_values_beyond_float8_become_its_largest():
     found = demo_video.to_stored(torch.tensor([1e4, -1e4, 0.0156]), torch.float8_e4m3fn).float()
     torch.testing.assert_close(found, torch.tensor([448.0, -448.0, 0.015625]))
+
+
+def test_the_lora_on_a_wan_of_another_size_is_named_in_the_log(video_files, tmp_path, caplog):
+    """The names fit, the shapes do not: the host says so when it applies them, and leaves the weights as they were."""
+    from tiny_models import write_tiny_model
+
+    path = tmp_path / "tiny_wan.safetensors"
+    write_tiny_model("wan", path)
+    tiny = comfy.sd.load_diffusion_model(str(path))
+    before = predict(tiny)
+    stock = comfy.utils.load_torch_file(str(video_files[demo_video_lora.KIND]))
+    wrong, _ = comfy.sd.load_lora_for_models(tiny, None, stock, 1.0, 0.0)
+    assert torch.equal(predict(wrong), before)
+    assert "ERROR lora diffusion_model.blocks.0.self_attn.q.weight" in caplog.text
+    assert "lora key not loaded: diffusion_model.blocks.4" in caplog.text
+
+
+def test_the_lora_has_one_name():
+    from papernodes.host import templates
+
+    assert templates.SHIPPED_LORA == demo_video_lora.FILE_NAME

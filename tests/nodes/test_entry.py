@@ -22,6 +22,7 @@ comfy.cli_args.args.cpu = True
 comfy.cli_args.args.base_directory = {base!r}
 import folder_paths
 folder_paths.add_model_folder_path("optical_flow", {users!r})
+folder_paths.add_model_folder_path("loras", {users!r})
 import comfy.sample, comfy.sd, comfy_api.latest
 before, start = set(sys.modules), time.process_time()
 spec = importlib.util.spec_from_file_location("pack", {init!r}, submodule_search_locations=[{root!r}])
@@ -36,7 +37,8 @@ from pack.nodes import skipped
 print(json.dumps(dict(
     seconds=seconds, ids=[node.GET_SCHEMA().node_id for node in found], skipped=skipped, web=pack.WEB_DIRECTORY,
     added=sorted({{name.split(".")[0] for name in set(sys.modules) - before}}),
-    folders=folder_paths.get_folder_paths("optical_flow"), v1=hasattr(pack, "NODE_CLASS_MAPPINGS"),
+    folders=folder_paths.get_folder_paths("optical_flow"), loras=folder_paths.get_folder_paths("loras"),
+    v1=hasattr(pack, "NODE_CLASS_MAPPINGS"),
     endings=sorted(folder_paths.folder_names_and_paths["optical_flow"][1]),
 )))
 """
@@ -81,6 +83,12 @@ def test_model_folder_is_added_and_the_users_own_is_kept(loaded):
     assert loaded["folders"] == [str(base / "elsewhere"), str(base / "models" / "optical_flow")]
     assert ".safetensors" in loaded["endings"]
     assert ".pth" in loaded["endings"]
+
+
+def test_the_demo_lora_is_found_behind_the_users_own(loaded):
+    base = loaded["base"]
+    shipped = ROOT / "demo" / "checkpoints" / "loras"
+    assert loaded["loras"] == [str(base / "models" / "loras"), str(base / "elsewhere"), str(shipped)]
 
 
 def test_imports_without_a_host():
