@@ -170,7 +170,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--apart", type=float, default=0.0, help="share of moving cameras before still characters")
-    parser.add_argument("--start", type=Path, help="a LoRA file to go on with")
+    parser.add_argument("--begin-with", type=Path, help="a LoRA file to go on with")
     parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
@@ -205,7 +205,7 @@ def main() -> None:
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
     forward = VideoForward(network, pool.tensors[0].shape[2:], arguments.compile)
     frozen = network.state_dict()
-    begun = load(arguments.start, KIND)[0] if arguments.start else initial_lora(arguments.seed, arguments.rank)
+    begun = load(arguments.begin_with, KIND)[0] if arguments.begin_with else initial_lora(arguments.seed, arguments.rank)
     state = {name: value.float().to(device).requires_grad_() for name, value in begun.items()}
     say(f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
     trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
