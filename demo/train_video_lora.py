@@ -205,7 +205,8 @@ def main() -> None:
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
     forward = VideoForward(network, pool.tensors[0].shape[2:], arguments.compile)
     frozen = network.state_dict()
-    begun = load(arguments.begin_with, KIND)[0] if arguments.begin_with else initial_lora(arguments.seed, arguments.rank)
+    file = arguments.begin_with
+    begun = load(file, KIND)[0] if file else initial_lora(arguments.seed, arguments.rank)
     state = {name: value.float().to(device).requires_grad_() for name, value in begun.items()}
     say(f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
     trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
