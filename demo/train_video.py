@@ -27,7 +27,7 @@ from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
-from demo.video_contents import ContentReading, Contents, contents
+from demo.video_contents import ContentReading, Contents, contents, error_weights
 from demo.video_data import FRAMES, ClipSource, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
@@ -95,11 +95,13 @@ def make_loss(
         with autocast(device):
             context = encode_text(text, rows)
             found, features = functional_call(forward, weights, (noisy, sigmas, context.to(working)))
-        error = (found.float() - (noise - clean)).square().mean()
+        here = Contents(*(some[chosen] for some in shown))
+        error = (found.float() - (noise - clean)).square()
+        error = (error * error_weights(here, sigmas, clean.shape, arguments.character_weight)).mean()
         place = readings["places"].loss(features) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
         with autocast(device):
-            content = readings["contents"].loss(features[CONTENT_FEATURES], Contents(*(some[chosen] for some in shown)))
+            content = readings["contents"].loss(features[CONTENT_FEATURES], here)
         return error + place + motion + content * arguments.content_weight
 
     return loss
@@ -167,6 +169,7 @@ def main() -> None:
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
     parser.add_argument("--content-weight", type=float, default=0.1, help="of reading what a token shows")
+    parser.add_argument("--character-weight", type=float, default=1.0, help="of the error where a character is")
     parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")

@@ -63,6 +63,7 @@ def parser(description: str, *, minutes: float, batch: int, rate: float, picture
     found.add_argument("--seed", type=int, default=0)
     found.add_argument("--batch", type=int, default=batch)
     found.add_argument("--rate", type=float, default=rate, help="learning rate")
+    found.add_argument("--decay", type=float, default=DECAY_SHARE, help="share of the last piece in which it falls")
     found.add_argument("--pictures", type=int, default=pictures, help="drawn at the start")
     found.add_argument("--drawing-seconds", type=float, default=75, help="stop drawing then, with what there is")
     found.add_argument("--workers", type=int, default=max(1, min(15, (os.cpu_count() or 2) - 1)))
@@ -339,7 +340,7 @@ class Trainer:
                 done = self.group.agree(done)
             if done >= 1:
                 break
-            self._set_rate(arguments.rate * rate_factor(count, done, final=arguments.final))
+            self._set_rate(arguments.rate * rate_factor(count, done, final=arguments.final, share=arguments.decay))
             step()
             count += 1
             self.progress.step += 1

@@ -18,6 +18,9 @@ LEAST_SHARE = 0.25
 
 CLASSES = (len(SHAPES), len(COLOURS), len(PATTERNS), len(ACCESSORIES))
 
+CLEAR = 0.85
+"""The sigma below which a noisy clip shows where its characters are."""
+
 
 @dataclass(frozen=True)
 class Contents:
@@ -63,6 +66,26 @@ def contents(scenes: Scenes, render: Render) -> Contents:
     local = (sums / functional.avg_pool2d(mine.flatten(0, 1)[:, None].float(), PATCH).clamp_min(1e-6)).clamp(-3, 3)
     local = local.unflatten(0, labels.shape[:2]).flatten(3).permute(0, 1, 3, 2).flatten(1, 2)
     return Contents(classes.to(torch.int8), (local * there[..., None]).half())
+
+
+def error_weights(shown: Contents, sigmas: Tensor, shape: tuple[int, ...], weight: float) -> Tensor:
+    """How much the velocity's error counts: more where a character is; float32 [N, 1, T, H, W], of mean about 1.
+
+    Three quarters of a clip are background, whose finest grain no network can guess. With much noise (from CLEAR on) all
+    counts alike: where a character is cannot be told yet, and a weight that depends on it would make the network draw
+    more of it than there is.
+
+    Args:
+        shown: what the tokens show, each of two by two latent pixels.
+        sigmas: float32 [N], 0..1.
+        shape: of the latents, [N, channels, T, H, W].
+        weight: 1 or more.
+    """
+    frames, height, width = shape[2:]
+    there = (shown.classes[..., 0] > 0).view(-1, 1, frames, height // 2, width // 2)
+    there = (there & (sigmas < CLEAR).view(-1, 1, 1, 1, 1)).float()
+    weights = 1 + (weight - 1) * there
+    return (weights / weights.mean()).repeat_interleave(2, 3).repeat_interleave(2, 4)
 
 
 class ContentReading(nn.Module):

@@ -363,7 +363,7 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
     weights = {"place_weight": 0.05, "motion_weight": 0.05, "content_weight": 0.1}
-    arguments = argparse.Namespace(batch=4, noisy=0.5, middle=0.0, **weights)
+    arguments = argparse.Namespace(batch=4, noisy=0.5, middle=0.0, character_weight=3.0, **weights)
     torch.manual_seed(1)
     train_video.make_loss(forward, text, readings, filled(latents, tokens, *shown), arguments)().backward()
     for part in (forward.network, text, readings):

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from demo.video_contents import ContentReading, Contents, contents, latent_times
+from demo.video_contents import ContentReading, Contents, contents, error_weights, latent_times
 from demo.world.render import render
 from demo.world.scene import draw_scenes
 
@@ -57,3 +57,17 @@ def test_contents_are_learned():
     twice = torch.tensor([0, 0])
     others = Contents(shown.classes[twice], shown.local[twice])
     assert float(reading.loss(features.flip(1).repeat(2, 1, 1), others).detach()) > 1.5
+
+
+def test_errors_count_more_where_a_character_can_be_seen():
+    scenes = draw_scenes(4, 5, frames=5)
+    shown = contents(scenes, render(scenes, 128, 128, layers=("labels", "local")))
+    sigmas = torch.tensor([0.2, 0.84, 0.86, 1.0])
+    weights = error_weights(shown, sigmas, (4, 16, 2, 16, 16), 3.0)
+    assert weights.shape == (4, 1, 2, 16, 16)
+    torch.testing.assert_close(weights.mean(), torch.tensor(1.0))
+    there = (shown.classes[..., 0] > 0).view(4, 1, 2, 8, 8).repeat_interleave(2, 3).repeat_interleave(2, 4)
+    least = weights.min()
+    torch.testing.assert_close(weights[:2][there[:2]], torch.full_like(weights[:2][there[:2]], 3 * least))
+    assert (weights[:2][~there[:2]] == least).all() and (weights[2:] == least).all() and there[:2].any()
+    assert (error_weights(shown, sigmas, (4, 16, 2, 16, 16), 1.0) == 1).all()
