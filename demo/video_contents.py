@@ -71,9 +71,9 @@ def contents(scenes: Scenes, render: Render) -> Contents:
 def error_weights(shown: Contents, sigmas: Tensor, shape: tuple[int, ...], weight: float) -> Tensor:
     """How much the velocity's error counts: more where a character is; float32 [N, 1, T, H, W], of mean about 1.
 
-    Three quarters of a clip are background, whose finest grain no network can guess. With much noise (from CLEAR on) all
-    counts alike: where a character is cannot be told yet, and a weight that depends on it would make the network draw
-    more of it than there is.
+    Three quarters of a clip are background, whose finest grain no network can guess. With much noise (from CLEAR on)
+    all counts alike: where a character is cannot be told yet, and a weight that depends on it would make the network
+    draw more of it than there is.
 
     Args:
         shown: what the tokens show, each of two by two latent pixels.

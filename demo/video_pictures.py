@@ -38,8 +38,11 @@ PROMPTS = (
     "a yellow plain star moves right at the beach",
 )
 SIZE, GAP, BETWEEN, LINE = 128, 3, 12, 18
-MILLISECONDS, REST, LARGEST = 110, 8, 1_500_000
-"""Of a frame; frames for which the last one stays; bytes."""
+MILLISECONDS, REST = 110, 8
+"""Of a frame; frames for which the last one stays."""
+
+LARGEST = {FOLLOWS: 1_500_000, WORDS: 59_000}
+"""Bytes; a help page's pictures must be small."""
 
 
 def of_template(kind: str) -> dict:
@@ -108,15 +111,21 @@ def draw_words(clips: Tensor, frame: int) -> Image.Image:
     return page
 
 
-def write(pages: list[Image.Image], target: Path) -> None:
-    """Writes an animated picture, at the best quality that keeps it under LARGEST bytes."""
-    durations = [MILLISECONDS] * (FRAMES - 1) + [MILLISECONDS * REST]
-    for quality in range(80, 20, -10):
+def write(pages: list[Image.Image], target: Path, largest: int) -> None:
+    """Writes an animated picture of all frames or of each second one, at the best quality that keeps it small enough.
+
+    Raises:
+        ValueError: none does.
+    """
+    milliseconds = MILLISECONDS * FRAMES // len(pages)
+    durations = [milliseconds] * (len(pages) - 1) + [MILLISECONDS * REST]
+    for quality in range(80, 20, -5):
         options = {"save_all": True, "append_images": pages[1:], "duration": durations, "loop": 0}
         pages[0].save(target, quality=quality, method=6, **options)
-        if target.stat().st_size < LARGEST:
-            break
-    print(f"{target}: {target.stat().st_size / 1000:.0f} kB, quality {quality}")
+        if target.stat().st_size < largest:
+            print(f"{target}: {target.stat().st_size / 1000:.0f} kB, quality {quality}")
+            return
+    raise ValueError(f"{target} has {target.stat().st_size} bytes at the lowest quality; at most {largest}.")
 
 
 def draw_prompts(target: Path) -> None:
@@ -127,7 +136,7 @@ def draw_prompts(target: Path) -> None:
     device = torch.device("cpu")
     models = VideoModels(load_networks(CHECKPOINTS, device, lora=False)[0], device, batch=4)
     clips = models.generate(list(PROMPTS), plain_clips(len(PROMPTS), SEED), CFG)
-    write([draw_words(clips, frame) for frame in range(FRAMES)], target)
+    write([draw_words(clips, frame) for frame in range(0, FRAMES, 2)], target, LARGEST[WORDS])
 
 
 def draw_following(each: int, target: Path) -> None:
@@ -148,7 +157,7 @@ def draw_following(each: int, target: Path) -> None:
     prompts = [of_template("CLIPTextEncode")["text"], SECOND_PROMPT]
     made = follow(models, flow.expand(2, -1, -1, -1, -1), prompts, of_template("PaperNodes_WarpNoise")["seed"])
     rows += [[clip, *shown] for shown in zip(*made, strict=True)]
-    write([draw_page(rows, frame) for frame in range(FRAMES)], target)
+    write([draw_page(rows, frame) for frame in range(FRAMES)], target, LARGEST[FOLLOWS])
 
 
 def main() -> None:
