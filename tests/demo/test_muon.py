@@ -50,8 +50,9 @@ def test_the_trainer_moves_the_chosen_matrices_by_muon(tmp_path, muon):
         return (inputs @ (parameters["matrix"] - wanted).T + parameters["bias"] - 1).square().mean()
 
     arguments = argparse.Namespace(
-        resume=None, seed=0, rate=0.05, minutes=1, steps=250, final=True, no_graph=True, state=tmp_path, muon=muon
-    )
+        resume=None, seed=0, rate=0.05, decay=0.35, minutes=1, steps=250, final=True, no_graph=True, state=tmp_path,
+        muon=muon,
+    )  # fmt: skip
     first = float(loss().detach())
     trainer = Trainer(parameters, loss, arguments, is_matrix=lambda name, value: name == "matrix")
     assert (trainer.muon is not None) == muon

@@ -40,6 +40,7 @@ def test_the_rate_rises_stays_and_falls_only_in_the_last_piece():
     assert factor(training.WARM_UP * 9, 0.99, final=False) == 1
     last = [factor(training.WARM_UP * 9, done, final=True) for done in (0.5, 0.65, 0.825, 1.0)]
     assert last == pytest.approx([1, 1, 0.5, 0])
+    assert factor(training.WARM_UP * 9, 0.25, final=True, share=1.0) == pytest.approx(0.75)
 
 
 def test_a_resumed_piece_goes_on_where_the_first_ended(tmp_path):

@@ -33,7 +33,7 @@ def loss():
 
 
 arguments = argparse.Namespace(
-    resume=None, seed=0, rate=0.01, minutes=1, steps=60, final=True, no_graph=True, state=folder, muon=False
+    resume=None, seed=0, rate=0.01, decay=0.35, minutes=1, steps=60, final=True, no_graph=True, state=folder, muon=False
 )
 arguments.group = group
 trainer = Trainer(parameters, loss, arguments)
