@@ -7,8 +7,8 @@ it should where the noise is strong; half of a batch (``--noisy``) comes from th
 losses have the network's features hold their place and the words' states their motion (demo/video_motion.py), and the
 features say which character they show (demo/video_contents.py). A tenth of the captions is empty for guidance, a
 hundredth of the words unknown. All through training the network's weights have the values that the file can hold
-(float8). A resumed piece draws other clips. New clips are made
-all the time (``--fresh``, demo/clip_pool.py), and of more than ``--pictures`` the oldest are forgotten.
+(float8). A resumed piece draws other clips. New clips are made all the time (``--fresh``, demo/clip_pool.py), and of
+more than ``--pictures`` the oldest are forgotten.
 
 Writes video_unet.safetensors, which ComfyUI's UNETLoader reads, and video_text_encoder.safetensors in int8, both the
 moving average.

@@ -10,11 +10,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from demo.eval.video_scenes import still_characters
 from demo.training_data import use_one_thread
 from demo.world.attributes import MOTIONS
 from demo.world.captions import MOVING, captions
-from demo.world.scene import Scenes, draw_scenes
+from demo.world.scene import Scenes, draw_scenes, still_characters
 from demo.world_tokens import token_rows
 
 FRAMES = 17
@@ -30,7 +29,7 @@ OPPOSITES = {"left": "right", "right": "left", "up": "down", "down": "up"}
 def move_apart(scenes: Scenes, share: float, generator: np.random.Generator) -> Scenes:
     """The same scenes; of those whose camera moves, in a share nothing else does.
 
-    As drawn, characters always move, and what noise tells of the camera is never seen alone.
+    As drawn, characters nearly always move, and what noise tells of the camera is hardly ever seen alone.
     """
     camera = scenes.camera
     moves = (camera != camera[:, :1]).flatten(1).any(1)

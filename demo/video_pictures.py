@@ -13,7 +13,6 @@ import json
 import textwrap
 from pathlib import Path
 
-import numpy
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -22,6 +21,7 @@ from demo.bare_machine import use_host
 from demo.eval.video_by_hand import HAND_KINDS, hand_flows, hand_scenes
 from demo.eval.video_report import CFG, render_bytes
 from demo.eval.video_scenes import FIRST_SEED, FRAMES, KINDS, still_captions
+from host.pictures import read_video
 
 ROOT = Path(__file__).resolve().parent.parent
 FOLLOWS = ROOT / "demo" / "media" / "follows.webp"
@@ -54,14 +54,10 @@ def of_template(kind: str) -> dict:
 
 def real_clip() -> tuple[Tensor, Tensor]:
     """The template's square of the clip uint8 [17, 3, 128, 128], and the flow of all its frames [1, 48, 2, H, W]."""
-    import av
-
     from kernels.optical_flow import dis_flow
 
     crop = of_template("ImageCrop")
-    with av.open(str(CLIP)) as container:
-        frames = numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
-    frames = frames[:, crop["y"] : crop["y"] + crop["height"], crop["x"] : crop["x"] + crop["width"]]
+    frames = read_video(CLIP)[:, crop["y"] : crop["y"] + crop["height"], crop["x"] : crop["x"] + crop["width"]]
     clip = torch.from_numpy(frames).float() / 255
     flow = dis_flow(clip, factor=of_template("PaperNodes_OpticalFlow")["resize_factor"])
     chosen = torch.linspace(0, len(clip) - 1, FRAMES).round().long()

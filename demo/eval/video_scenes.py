@@ -1,13 +1,11 @@
 """The scenes that the video models are measured on, their captions and flows, from seeds that no training uses."""
 
-import dataclasses
-
 import torch
 from torch import Tensor
 
 from demo.world.attributes import MOTIONS
 from demo.world.captions import captions
-from demo.world.scene import Scenes, draw_scenes
+from demo.world.scene import Scenes, draw_scenes, still_camera, still_characters
 from demo.world.truth import forward_flow
 
 FIRST_SEED = 7_000_000_000_000
@@ -25,21 +23,6 @@ LEAST_CAMERA = 0.15
 
 FLOW_PART = 32
 """Scenes whose flows are computed at a time, to save memory."""
-
-
-def still_camera(scenes: Scenes) -> Scenes:
-    """The same scenes before a camera that does not move."""
-    return dataclasses.replace(scenes, camera=torch.tensor([0.0, 0.0, 1.0]).expand_as(scenes.camera).clone())
-
-
-def still_characters(scenes: Scenes) -> Scenes:
-    """The same scenes with the characters as they are in the middle of the video, all the time."""
-    middle = scenes.frames // 2
-    frozen = {
-        name: getattr(scenes, name)[:, middle : middle + 1].expand_as(getattr(scenes, name)).clone()
-        for name in ("position", "radius", "angle")
-    }
-    return dataclasses.replace(scenes, motion=torch.zeros_like(scenes.motion), **frozen)
 
 
 def travel(scenes: Scenes) -> Tensor:

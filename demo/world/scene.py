@@ -255,3 +255,18 @@ def repose(scenes: Scenes, seed: int, *, scenery: bool = True) -> Scenes:
     device = scenes.count.device
     still = {"motion": torch.zeros_like(scenes.motion)}
     return dataclasses.replace(scenes, **{name: value.to(device) for name, value in changes.items()}, **still)
+
+
+def still_camera(scenes: Scenes) -> Scenes:
+    """The same scenes before a camera that does not move."""
+    return dataclasses.replace(scenes, camera=torch.tensor([0.0, 0.0, 1.0]).expand_as(scenes.camera).clone())
+
+
+def still_characters(scenes: Scenes) -> Scenes:
+    """The same scenes with the characters as they are in the middle of the video, all the time."""
+    middle = scenes.frames // 2
+    frozen = {
+        name: getattr(scenes, name)[:, middle : middle + 1].expand_as(getattr(scenes, name)).clone()
+        for name in ("position", "radius", "angle")
+    }
+    return dataclasses.replace(scenes, motion=torch.zeros_like(scenes.motion), **frozen)

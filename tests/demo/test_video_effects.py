@@ -93,6 +93,24 @@ def test_missed_bars_are_not_missed_by_far(report):
         assert report[MEASURES[1]][f"{kind}, {FOLLOWED} / plain noise"]["high"] <= FLOORS[MEASURES[1]]
 
 
+def test_the_readme_tells_what_the_report_says(report):
+    text = (CHECKPOINTS.parent.parent / "README.md").read_text(encoding="utf-8").split("### The video model")[1]
+    reader, flow = (report[measure] for measure in MEASURES)
+    for kind in BARRED:
+        ratio, untuned = (
+            reader[f"{kind}, {name} / plain noise"]["value"] for name in (FOLLOWED, f"LoRA off, {FOLLOWED}")
+        )
+        row = next(
+            line
+            for line in text.splitlines()
+            if f"**{ratio:.2f}** ({reader[f'{kind}, {FOLLOWED}']['value']:.0f} of" in line
+        )
+        assert f"{reader[f'{kind}, plain noise']['value']:.0f}" in row
+        assert row.endswith(f"| {untuned:.2f} | {flow[f'{kind}, {FOLLOWED} / plain noise']['value']:.2f} |")
+    shares = {name: f"{report['shares'][name]['share'] * 100:.0f} %" for name in ("one.identity", "one.direction")}
+    assert f"in {shares['one.identity']} of the clips" in text and f"by {shares['one.direction']} of single" in text
+
+
 @pytest.mark.parametrize("measure", MEASURES)
 @pytest.mark.parametrize("kind", (*KINDS, *HAND_KINDS))
 def test_it_is_the_asked_motion_and_no_other(report, measure, kind):
