@@ -157,16 +157,33 @@ def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Modul
     return network.requires_grad_(False), text.requires_grad_(False)
 
 
+def earlier_progress(arguments) -> training.Progress | None:
+    """What was trained before this piece: as the state tells, or the finished files.
+
+    Raises:
+        SystemExit: both are named.
+    """
+    if arguments.resume and arguments.begin_with:
+        raise SystemExit("--resume and --begin-with exclude each other.")
+    if arguments.resume:
+        return training.read_state(arguments.resume / "state.safetensors")[1]
+    if arguments.begin_with:
+        return training.progress_of(arguments.begin_with / "video_unet.safetensors", "video_unet")
+    return None
+
+
 def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=131_072)
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
+    parser.add_argument("--begin-with", type=Path, help="folder of finished files to go on with without their state")
     parser.add_argument("--frames", type=int, default=FRAMES, help="of a training clip: 4 k + 1")
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--middle", type=float, default=0.0, help="share of a batch from where shapes are decided")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
+    parser.add_argument("--full-phrasings", type=int, default=1, help="captions of a clip that name everything, 0 to 2")
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
     parser.add_argument("--content-weight", type=float, default=0.1, help="of reading what a token shows")
     parser.add_argument("--character-weight", type=float, default=1.0, help="of the error where a character is")
@@ -178,10 +195,12 @@ def main() -> None:
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     frames = settle_clips(arguments, arguments.frames)
-    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    progress = earlier_progress(arguments)
+    step = progress.step if progress else 0
     seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
-    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, characters=characters, easy=arguments.easy)
+    how = {"characters": characters, "easy": arguments.easy, "full": arguments.full_phrasings}
+    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, **how)
 
     from demo.bare_machine import use_host
 
@@ -198,7 +217,8 @@ def main() -> None:
     latents = pool.tensors[0][: pool.made]
     say(f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}")
     torch.manual_seed(arguments.seed)
-    network, text = build(device)
+    network, text = load_models(arguments.begin_with, device) if arguments.begin_with else build(device)
+    network.requires_grad_(), text.requires_grad_()
     forward = VideoForward(network, latents.shape[2:], arguments.compile)
     del latents
     parameters = {f"network.{name}": value for name, value in network.named_parameters()}
@@ -208,7 +228,9 @@ def main() -> None:
     readings = nn.ModuleDict({"places": places, "motions": MotionReading(device), "contents": content})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
     loss = make_loss(forward, text, readings, pool, arguments)
-    trainer = Trainer(parameters, loss, arguments, reserve=30, average=arguments.average, is_matrix=is_matrix)
+    trainer = Trainer(
+        parameters, loss, arguments, reserve=30, average=arguments.average, progress=progress, is_matrix=is_matrix
+    )
     say(f"{sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
     probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512) if frames > 1 else None
     ticks = iter(range(1 << 30))

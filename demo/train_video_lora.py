@@ -87,7 +87,8 @@ def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], 
         chosen = pool.draw(arguments.batch)
         clean = latents[chosen].float()
         noise = shuffled(noises[chosen].float())
-        noise = degraded(noise, torch.randn_like(noise), torch.rand(arguments.batch, device=device))
+        degradation = torch.rand(arguments.batch, device=device) ** arguments.degradation_power
+        noise = degraded(noise, torch.randn_like(noise), degradation)
         sigmas = chance.draw()
         noisy = add_noise(clean, noise, sigmas).to(working)
         rows = captions_of_batch(tokens, chosen, empty, EMPTY_CAPTIONS)
@@ -174,6 +175,7 @@ def main() -> None:
     parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
     parser.add_argument("--noisy", type=float, default=0.75, help="share of a batch that is spaced as samplers do")
+    parser.add_argument("--degradation-power", type=float, default=1.0, help="above 1: less degraded noise more often")
     parser.add_argument("--characters", type=float, nargs=4, help="weights of one to four characters in a clip")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
     parser.set_defaults(workers=3)  # the GPU takes longer over a clip than they do

@@ -42,13 +42,15 @@ def move_apart(scenes: Scenes, share: float, generator: np.random.Generator) -> 
     return Scenes(**found)
 
 
-def _draw_clips(count: int, seed: int, frames: int, phrasings: int, silent: int, easy: float, characters, apart: float):
+def _draw_clips(
+    count: int, seed: int, frames: int, phrasings: int, silent: int, full: int, easy: float, characters, apart: float
+):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
     generator = np.random.default_rng(seed)
     scenes = move_apart(draw_scenes(count, seed, characters=characters, frames=frames), apart, generator)
     still = scenes.at(slice(None, 1))  # of a single frame no caption tells a motion
-    sentences = [captions(scenes, seed * 8 + k, full=k == 1) for k in range(phrasings)]
-    sentences += [captions(still, seed * 8 + 4 + k, full=k == 1) for k in range(silent)]
+    sentences = [captions(scenes, seed * 8 + k, full=1 <= k <= full) for k in range(phrasings)]
+    sentences += [captions(still, seed * 8 + 4 + k, full=1 <= k <= full) for k in range(silent)]
     rows = (
         np.stack([token_rows(some) for some in sentences], axis=1) if sentences else np.zeros((count, 0, 77), "int16")
     )
@@ -75,8 +77,9 @@ class ClipSource:
         arguments: the script's; with ``tiny`` chunks are small and drawn where they are asked for.
         seed: another one gives other scenes.
         frames: of every scene.
-        phrasings: captions that tell the motions; the second of them names everything.
+        phrasings: captions that tell the motions.
         silent: captions without motion words, which come after those.
+        full: how many of either name everything, from the second on.
         characters: as in draw_scenes.
         easy: share of the clips without HARD motions that are kept, over 0 to 1.
         apart: share of the clips with a moving camera in which nothing else moves.
@@ -91,13 +94,14 @@ class ClipSource:
         *,
         phrasings: int = 0,
         silent: int = 0,
+        full: int = 1,
         characters: tuple[float, ...] | None = None,
         easy: float = 1.0,
         apart: float = 0.0,
         workers: int | None = None,
     ):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
-        rest = (frames, phrasings, silent, easy, characters, apart)
+        rest = (frames, phrasings, silent, full, easy, characters, apart)
         self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
         self.pool, self.waiting = None, deque()
         count = arguments.workers if workers is None else workers

@@ -134,10 +134,13 @@ def of_asked(scenes: Scenes, first: Reading) -> tuple[Tensor, Tensor]:
     return match(wanted, first), wanted.present
 
 
-def identity_kept(scenes: Scenes, readings: list[Reading]) -> Share:
-    """Of the characters asked for, how many are found in every frame with the first frame's shape and colour.
+def identities(scenes: Scenes, readings: list[Reading]) -> tuple[Tensor, Tensor]:
+    """Whether each character keeps the first frame's shape and colour in all frames, and who is asked for.
 
     "Unsure" or missing in one frame is wrong.
+
+    Returns:
+        Two bool [B, K].
     """
     frames = follow(readings)
     first = frames[0]
@@ -145,9 +148,29 @@ def identity_kept(scenes: Scenes, readings: list[Reading]) -> Share:
     for frame in frames[1:]:
         same = same & frame.present & (frame.shape == first.shape) & (frame.colour == first.colour)
     order, wanted = of_asked(scenes, first)
-    kept = same.gather(1, order.clamp(min=0)) & (order >= 0)
-    chance = (len(SHAPES) * len(COLOURS)) ** -(len(readings) - 1.0)
-    return share_of(kept[wanted], chance)
+    return same.gather(1, order.clamp(min=0)) & (order >= 0), wanted
+
+
+def identity_kept(scenes: Scenes, readings: list[Reading]) -> Share:
+    """Of the characters asked for, how many keep their identity."""
+    kept, wanted = identities(scenes, readings)
+    return share_of(kept[wanted], identity_chance(len(readings)))
+
+
+def identity_by_motion(scenes: Scenes, readings: list[Reading]) -> dict[str, Share]:
+    """The same apart for each of MOTIONS that some character has, as "identity, spins"."""
+    kept, wanted = identities(scenes, readings)
+    found = {}
+    for number, name in enumerate(MOTIONS):
+        rows = wanted & (scenes.motion.to(wanted.device) == number)
+        if rows.any():
+            found[f"identity, {name}"] = share_of(kept[rows], identity_chance(len(readings)))
+    return found
+
+
+def identity_chance(frames: int) -> float:
+    """Of keeping shape and colour by guessing anew in every frame."""
+    return (len(SHAPES) * len(COLOURS)) ** -(frames - 1.0)
 
 
 def looks_right(scenes: Scenes, readings: list[Reading]) -> Tensor:

@@ -59,6 +59,8 @@ def text_rows(reader, report: VideoReport, prefix: str, scenes: Scenes, frames: 
     """What clips show of their captions: identity, motion words, and each frame's looks."""
     readings = measures.read_frames(reader, frames)
     report.add(prefix, {"identity": measures.identity_kept(scenes, readings)})
+    if prefix == "one":
+        report.add(prefix, measures.identity_by_motion(scenes, readings))
     report.add(prefix, measures.words_followed(scenes, measures.movements(readings)))
     chance = measures.looks_chance(scenes)
     report.add_values(f"{prefix}.frames right", measures.looks_right(scenes, readings), chance)
