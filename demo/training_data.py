@@ -1,7 +1,7 @@
 """The toy world's pictures and captions for training: drawn by worker processes, rendered where the training runs."""
 
 import multiprocessing
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
 from dataclasses import fields
 
@@ -18,10 +18,10 @@ from demo.world_tokens import token_rows
 CHUNK = 4096
 
 
-def _draw(count: int, seed: int, phrasings: int, full_phrasings: int, characters, combinations: str):
+def _draw(count: int, seed: int, phrasings: int, full_phrasings: int, characters, combinations: str, describe):
     """One chunk: the arrays of its Scenes, and the rows of tokens [count, phrasings, 77] of its captions."""
     scenes = draw_scenes(count, seed, characters=characters, combinations=combinations)
-    rows = None
+    rows = describe(scenes, seed) if describe else None
     if phrasings:
         rows = np.stack(
             [token_rows(captions(scenes, seed * 8 + k, full=k < full_phrasings)) for k in range(phrasings)], axis=1
@@ -46,6 +46,8 @@ class Drawing:
         full_phrasings: how many of them name every attribute and relation.
         characters: as in draw_scenes; the default mixes one to four of them.
         combinations: "train", "held_out" or "all".
+        describe: a function of a module, (scenes, seed) -> array [n, ...], that makes the captions in place of
+            ``phrasings``.
     """
 
     def __init__(
@@ -58,10 +60,11 @@ class Drawing:
         full_phrasings: int = 0,
         characters=None,
         combinations: str = "train",
+        describe: Callable[[Scenes, int], np.ndarray] | None = None,
     ):
         self.seconds = arguments.drawing_seconds
         sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
-        rest = (phrasings, full_phrasings, characters, combinations)
+        rest = (phrasings, full_phrasings, characters, combinations, describe)
         self.jobs = [(size, seed * 100_000 + k, *rest) for k, size in enumerate(sizes)]
         self.pool = self.futures = None
         if arguments.workers > 1 and len(sizes) > 4:
@@ -71,7 +74,9 @@ class Drawing:
             self.futures: list[Future] = [self.pool.submit(_draw, *job) for job in self.jobs]
 
     def __iter__(self) -> Iterator[tuple[Scenes, Tensor | None]]:
-        """Scenes on the CPU and int16 [n, phrasings, 77], until all are drawn or the time for drawing is over."""
+        """Scenes on the CPU and int16 [n, phrasings, 77] or what ``describe`` gives, until all are drawn or the time for
+        drawing is over.
+        """
         begin, count = elapsed(), 0
         try:
             for k, job in enumerate(self.jobs):

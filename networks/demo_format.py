@@ -28,6 +28,7 @@ KINDS = (
     "video_text_encoder",
     "video_vae",
     "video_lora_warped_noise",
+    "image_lora_story",
 )
 
 _FORMAT = "papernodes-demo"

@@ -1,8 +1,4 @@
-"""The small video model's tuning on warped noise: a LoRA in the layout that ComfyUI's LoRA loaders read for Wan.
-
-Of a layer ``L`` the file holds ``diffusion_model.L.lora_A.weight`` (down, [rank, inputs]) and
-``diffusion_model.L.lora_B.weight`` (up, [outputs, rank]) in float16; at strength 1 the product is added to the weight.
-"""
+"""The small video model's tuning on warped noise: a LoRA in the layout that ComfyUI's LoRA loaders read for Wan."""
 
 import os
 from collections.abc import Mapping
@@ -11,6 +7,7 @@ import torch
 from torch import Tensor
 
 from .demo_format import check_fit, load
+from .demo_lora import NETWORK, apply_factors, initial_factors, rank_of
 from .demo_video import build_network
 
 KIND = "video_lora_warped_noise"
@@ -20,9 +17,6 @@ FILE_NAME = "papernodes_demo_warped_noise.safetensors"
 RANK = 32
 LAYERS = (".self_attn.q", ".self_attn.k", ".self_attn.v", ".self_attn.o", ".ffn.0", ".ffn.2")
 """What is tuned in every block, beside the first layer: what finds and moves noise that belongs together."""
-
-_PREFIX = "diffusion_model."
-_DOWN, _UP = ".lora_A.weight", ".lora_B.weight"
 
 
 def tuned_layers() -> list[str]:
@@ -42,14 +36,7 @@ def initial_lora(seed: int, rank: int = RANK) -> dict[str, Tensor]:
         float32 on the CPU, to be trained and then saved as they are.
     """
     generator = torch.Generator().manual_seed(seed)
-    weights = build_network("meta").state_dict()
-    state = {}
-    for layer in tuned_layers():
-        shape = weights[f"{layer}.weight"].shape
-        down = torch.randn(rank, *shape[1:], generator=generator)
-        state[_PREFIX + layer + _DOWN] = down * shape[1:].numel() ** -0.5
-        state[_PREFIX + layer + _UP] = torch.zeros(shape[0], rank, *[1] * (len(shape) - 2))
-    return state
+    return initial_factors(build_network("meta").state_dict(), tuned_layers(), NETWORK, rank, generator)
 
 
 def apply_lora(state: Mapping[str, Tensor], network_state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -62,14 +49,7 @@ def apply_lora(state: Mapping[str, Tensor], network_state: Mapping[str, Tensor])
     Returns:
         Only the weights that change.
     """
-    merged = {}
-    for name, up in state.items():
-        if name.endswith(_UP):
-            layer = name.removesuffix(_UP)
-            weight = network_state[layer.removeprefix(_PREFIX) + ".weight"]
-            change = up.flatten(1) @ state[layer + _DOWN].flatten(1)
-            merged[layer.removeprefix(_PREFIX) + ".weight"] = weight + change.view(weight.shape).to(weight.dtype)
-    return merged
+    return apply_factors(state, network_state, NETWORK)
 
 
 def load_lora(path: str | os.PathLike) -> dict[str, Tensor]:
@@ -79,6 +59,5 @@ def load_lora(path: str | os.PathLike) -> dict[str, Tensor]:
         DemoFileError: see demo_format.load; weights that are not this network's.
     """
     state, _ = load(path, KIND)
-    ranks = {value.shape[0] for name, value in state.items() if name.endswith(_DOWN)}
-    check_fit(path, state, initial_lora(0, ranks.pop() if len(ranks) == 1 else RANK))
+    check_fit(path, state, initial_lora(0, rank_of(state) or RANK))
     return state

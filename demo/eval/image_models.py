@@ -33,6 +33,14 @@ def file_hashes(folder: Path = CHECKPOINTS) -> dict[str, str]:
     return {kind: hashlib.sha256((folder / f"{kind}.safetensors").read_bytes()).hexdigest() for kind in FILES}
 
 
+def lora_path(folder: Path = CHECKPOINTS) -> Path:
+    """Where the LoRA for stories lies: a freshly trained one beside the other files, or else the shipped one."""
+    from networks.demo_story_lora import FILE_NAME, KIND
+
+    path = folder / f"{KIND}.safetensors"
+    return path if path.is_file() else folder / "loras" / FILE_NAME
+
+
 def noise_levels() -> Tensor:
     """float32 [1000]: sigma at each time, as ComfyUI scales SD1.5's noise."""
     levels = signal_levels().double()
@@ -67,6 +75,7 @@ class ImageModels:
         folder: of the files; of the UNet another file may be given.
         device: where everything runs; in bfloat16 on a GPU.
         unet: another UNet's file, to compare.
+        lora: the file of a LoRA for stories, at strength 1.
         sampler: one of SAMPLERS.
         scheduler: one of SCHEDULERS.
     """
@@ -78,6 +87,7 @@ class ImageModels:
         unet: Path | None = None,
         sampler: str = "euler",
         scheduler: str = "normal",
+        lora: Path | None = None,
     ):
         from demo import train_vae
         from demo.train_image import load_models
@@ -87,10 +97,20 @@ class ImageModels:
         self.unet, self.text = (model.to(device).eval() for model in load_models(folder, device))
         if unet is not None:
             self.unet.load_state_dict(load(unet, "image_unet")[0])
+        if lora is not None:
+            self._tune(lora)
         self.vae = train_vae.read(folder / "image_vae.safetensors", device)
         self.working = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.control = None
         self.sampler, self.scheduler = sampler, scheduler
+
+    def _tune(self, path: Path) -> None:
+        from networks.demo_story_lora import apply_lora, load_lora
+
+        state = {name: value.to(self.device) for name, value in load_lora(path).items()}
+        unet, text = apply_lora(state, self.unet.state_dict(), self.text.state_dict())
+        self.unet.load_state_dict(unet, strict=False)
+        self.text.load_state_dict(text, strict=False)
 
     def load_control(self) -> None:
         """Load the ControlNet, too."""

@@ -7,6 +7,7 @@ frames, how often place, light and the named attributes are right. "Unsure" and 
 """
 
 import argparse
+import hashlib
 import itertools
 import json
 import time
@@ -17,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demo.eval import frozen
-from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
+from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes, lora_path
 from demo.eval.image_report import CFG, REPORTS, SAMPLER, SCHEDULER
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import CHANCE, Reading
@@ -159,6 +160,8 @@ def main() -> None:
     parser.add_argument("--strength", type=float, default=1.0)
     parser.add_argument("--window", type=int, default=10, help="frames in a prompt")
     parser.add_argument("--models", type=Path, default=CHECKPOINTS)
+    parser.add_argument("--lora", type=Path, help="of the image model for stories; the one in --models if left out")
+    parser.add_argument("--without-lora", action="store_true", help="the image model as it is")
     parser.add_argument("--out", type=Path, default=REPORTS)
     parser.add_argument("--tune", action="store_true", help="compare settings on other stories; writes nothing")
     parser.add_argument("--tiny", action="store_true", help="4 stories, 1 seed, 4 steps: whether it runs at all")
@@ -171,7 +174,8 @@ def main() -> None:
 
     use_host()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    models = ImageModels(arguments.models, device, sampler=SAMPLER, scheduler=SCHEDULER)
+    lora = None if arguments.without_lora else arguments.lora or lora_path(arguments.models)
+    models = ImageModels(arguments.models, device, sampler=SAMPLER, scheduler=SCHEDULER, lora=lora)
     reader = NetworkReader(device=device)
 
     def say(text: str) -> None:
@@ -189,6 +193,7 @@ def main() -> None:
     arms = arms_of(express, suppress, arguments.strength, arguments.window)
     content = {
         "checkpoints": file_hashes(arguments.models),
+        "lora": lora and hashlib.sha256(lora.read_bytes()).hexdigest(),
         "readers": frozen.current(),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",

@@ -385,6 +385,22 @@ def test_weights_are_trained_as_the_file_holds_them(tmp_path):
     assert changed > 20, "large weights are rounded"
 
 
+def test_the_network_goes_on_from_finished_files(train_video_script, video_vae_file, video_folder, tmp_path):
+    """With their weights and their count of steps; both beginnings at once are refused."""
+    network, _ = train_video.load_models(video_folder, CPU)
+    rest = ["--vae", str(video_vae_file), "--rate", "0", "--full-phrasings", "2", "--middle", "0.3"]
+    command = [sys.executable, "-m", "demo.train_video", "--tiny", "--state", str(tmp_path), *rest]
+    repository = Path(train_video.__file__).parent.parent
+    for more, expected in (["--begin-with", str(video_folder)], 0), (["--resume", "--begin-with", "x"], 1):
+        process = subprocess.run([*command, *more], cwd=repository, capture_output=True, text=True, check=False)
+        assert process.returncode == expected, process.stderr
+    assert "exclude each other" in process.stderr
+    assert demo_format.read_metadata(tmp_path / "video_unet.safetensors", "video_unet")["steps"] == "6"
+    again, _ = train_video.load_models(tmp_path, CPU)
+    for name, value in network.state_dict().items():
+        assert torch.equal(again.state_dict()[name], value), name
+
+
 def test_the_lora_is_tuned_and_loads(train_video_script, video_vae_file, video_folder):
     rest = ("--vae", str(video_vae_file), "--models", str(video_folder))
     folder = train_video_script("train_video_lora", *rest)
@@ -406,7 +422,9 @@ def test_a_loras_loss_reaches_all_that_is_trained():
     latents = torch.randn(2, 16, 2, 4, 4, generator=generator).half()
     tokens = torch.from_numpy(token_rows(["a red cat", "a blue ball"])).view(2, 1, 77)
     pool = filled(latents, latents, tokens)
-    loss = train_video_lora.make_loss(forward, text, state, pool, argparse.Namespace(batch=4, noisy=0.5))
+    loss = train_video_lora.make_loss(
+        forward, text, state, pool, argparse.Namespace(batch=4, noisy=0.5, degradation_power=1.0)
+    )
     loss().backward()
     reached = {name for name, value in state.items() if value.grad is not None and value.grad.any()}
     assert reached == {name for name in state if ".lora_B." in name}
