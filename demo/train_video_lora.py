@@ -171,6 +171,7 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/video_vae.safetensors"))
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
     parser.add_argument("--apart", type=float, default=0.0, help="share of moving cameras before still characters")
+    parser.add_argument("--standing", type=float, default=1.0, help="share of clips kept in which the camera stands")
     parser.add_argument("--begin-with", type=Path, help="a LoRA file to go on with")
     parser.add_argument("--fresh", type=float, default=0.4, help="share of the time in which new clips are made")
     parser.add_argument("--rank", type=int, default=32)
@@ -186,6 +187,7 @@ def main() -> None:
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
     how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy, "apart": arguments.apart}
+    how["standing"] = arguments.standing
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(arguments, seed, frames, **how)
     fresh = ClipSource(arguments, 987_654, frames, **how, workers=0)

@@ -43,7 +43,16 @@ def move_apart(scenes: Scenes, share: float, generator: np.random.Generator) -> 
 
 
 def _draw_clips(
-    count: int, seed: int, frames: int, phrasings: int, silent: int, full: int, easy: float, characters, apart: float
+    count: int,
+    seed: int,
+    frames: int,
+    phrasings: int,
+    silent: int,
+    full: int,
+    easy: float,
+    characters,
+    apart: float,
+    standing: float,
 ):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
     generator = np.random.default_rng(seed)
@@ -56,7 +65,9 @@ def _draw_clips(
     )
     hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
     hard = (hard & scenes.present).any(1).numpy()
-    kept = (hard | (generator.random(count) < easy)).nonzero()[0]
+    moves = (scenes.camera != scenes.camera[:, :1]).flatten(1).any(1).numpy()
+    kept = hard | (generator.random(count) < easy)
+    kept = (kept & (moves | (generator.random(count) < standing))).nonzero()[0]
     return {item.name: getattr(scenes, item.name).numpy()[kept] for item in fields(Scenes)}, rows[kept]
 
 
@@ -83,6 +94,7 @@ class ClipSource:
         characters: as in draw_scenes.
         easy: share of the clips without HARD motions that are kept, over 0 to 1.
         apart: share of the clips with a moving camera in which nothing else moves.
+        standing: share of the clips with a camera that does not move that are kept, 0 to 1.
         workers: processes, as many as the arguments say if None; 0 draws where chunks are asked for.
     """
 
@@ -98,10 +110,11 @@ class ClipSource:
         characters: tuple[float, ...] | None = None,
         easy: float = 1.0,
         apart: float = 0.0,
+        standing: float = 1.0,
         workers: int | None = None,
     ):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
-        rest = (frames, phrasings, silent, full, easy, characters, apart)
+        rest = (frames, phrasings, silent, full, easy, characters, apart, standing)
         self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
         self.pool, self.waiting = None, deque()
         count = arguments.workers if workers is None else workers
