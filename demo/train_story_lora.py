@@ -3,8 +3,9 @@
 One-Prompt-One-Story (arXiv 2501.13554) leaves next to nothing of the end token's states and draws each frame from its
 words' own. The small image model reads place and light from the end alone. A LoRA of its cross attention and its text
 encoder learns, on ordinary pictures, to do without: the states of the end are scaled by a random number, often 0, and
-words about other pictures (demo/story_captions.py), which a story's prompt holds too, are scaled down to little. Nothing
-here asks that a character look alike in two pictures. Captions that are left empty for guidance stay as they are.
+words about other pictures (demo/story_captions.py), which a story's prompt holds too, are scaled down to little.
+Nothing here asks that a character look alike in two pictures. Captions that are left empty for guidance stay as they
+are.
 
 Writes image_lora_story.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read. It is shipped as
 demo/checkpoints/loras/papernodes_demo_story.safetensors.
