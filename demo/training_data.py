@@ -74,7 +74,7 @@ class Drawing:
             self.futures: list[Future] = [self.pool.submit(_draw, *job) for job in self.jobs]
 
     def __iter__(self) -> Iterator[tuple[Scenes, Tensor | None]]:
-        """Scenes on the CPU and int16 [n, phrasings, 77] or what ``describe`` gives, until all are drawn or time is up."""
+        """Scenes on the CPU, and int16 [n, phrasings, 77] or what ``describe`` gives, until count or time ends."""
         begin, count = elapsed(), 0
         try:
             for k, job in enumerate(self.jobs):

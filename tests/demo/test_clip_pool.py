@@ -10,6 +10,7 @@ from demo import clip_pool
 from demo.clip_pool import ClipPool, Refreshing, parts_of
 from demo.video_data import CHUNK, HARD, ClipSource
 from demo.world.attributes import MOTIONS
+from demo.world_tokens import token_rows
 
 CPU = torch.device("cpu")
 
@@ -142,3 +143,25 @@ def test_cameras_that_move_alone():
     assert torch.equal(scenes.camera, found[0.0][0].camera)
     assert torch.equal(scenes.position[~alone], found[0.0][0].position[~alone])
     assert not torch.equal(tokens[alone], found[0.0][1][alone])
+
+
+def test_fewer_clips_in_which_the_camera_stands():
+    how = {"phrasings": 1, "characters": (0.5, 0.5, 0.0, 0.0), "workers": 0}
+    counts = {}
+    for standing in (1.0, 0.3, 0.0):
+        scenes, _ = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, standing=standing).chunk()
+        moves = (scenes.camera != scenes.camera[:, :1]).flatten(1).any(1)
+        counts[standing] = int(moves.sum()), int((~moves).sum())
+    assert counts[1.0][0] == counts[0.3][0] == counts[0.0][0] > 150, "those that move are all kept"
+    assert 0.2 < counts[0.3][1] / counts[1.0][1] < 0.4 and counts[0.0][1] == 0
+
+
+def test_captions_that_name_everything():
+    """A full caption names the light; of those that are not, four in ten do."""
+    how = {"phrasings": 3, "characters": (1.0, 0.0, 0.0, 0.0), "workers": 0}
+    lit = int(token_rows(["lit"])[0, 1])
+    for full in (0, 1, 2):
+        _, tokens = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, full=full).chunk()
+        named = (tokens == lit).any(2).float().mean(0)
+        assert [bool(share == 1) for share in named] == [1 <= k <= full for k in range(3)]
+        assert all(0.25 < share < 0.6 for share in named if share < 1)

@@ -69,10 +69,10 @@ def test_the_shipped_files_are_small_and_no_others():
     assert sum(sizes.values()) <= MEGABYTES * 1e6 and sizes["video_unet.safetensors"] <= 6e6
 
 
-MISSED = {"one.identity", *(f"{MEASURES[1]}: {kind}" for kind in BARRED)}
+MISSED = {"one.identity", *(f"{MEASURES[1]}: {kind}" for kind in ("both", "camera move"))}
 """Bars that the shipped models do not reach yet, as README and TRAINING.md say; one that is reached must leave here."""
 
-FLOORS = {"one.identity": 0.5, MEASURES[1]: 0.75}
+FLOORS = {"one.identity": 0.65, MEASURES[1]: 0.65}
 """What holds all the same: most clips keep their identity, and noise that follows is well ahead of plain noise."""
 
 
