@@ -133,22 +133,24 @@ def run(device: torch.device, steps: int, tiny: bool) -> lib.Table:
         name=f"story-{device.type}",
         title=f"Identity attention, SDXL's UNet {'in small' if tiny else 'at 1024 x 1024'}, {device.type.upper()}",
         reference="a step: plain sampling; a story: the paper's procedure, transcribed (`benchmarks/story.py`)",
-        columns=["what", "ours ms", "reference ms", "ours / reference", "ours peak MB", "reference peak MB"],
+        columns=["what", "ours", "reference", "ours / reference", "ours peak MB", "reference peak MB"],
         facts=lib.facts(device),
         remarks=[
             f"A story is {FRAMES} frames of {steps} guided Euler steps, timed in turn with the reference, three times.",
             "Peaks are what a story takes beyond weights and inputs.",
         ],
     )
-    table.add("one step", plain.subject, plain.reference, f"{1 / plain.ratio:.3f}", "-", "-")
+    shown = [f"{milliseconds:.1f} ms" for milliseconds in (plain.subject, plain.reference)]
+    table.add("one step", *shown, f"{1 / plain.ratio:.3f}", "-", "-")
     ours, published = setting.ours(), setting.published()
     gap = float((ours - published).float().abs().max() / ours.float().abs().max())
     table.remarks.append(f"The latents of both differ by {gap:.1e} of the largest number.")
     del ours, published
     story = lib.paired(setting.ours, setting.published, device, repeats=3, warm_up=0)
     peaks = [lib.peak_bytes(call, device) for call in (setting.ours, setting.published)]
-    shown = [f"{peak / 1e6:.0f}" if peak else "-" for peak in peaks]
-    table.add("a story", story.subject, story.reference, f"{1 / story.ratio:.3f}", *shown)
+    shown = [f"{milliseconds / 1000:.1f} s" for milliseconds in (story.subject, story.reference)]
+    shown += [f"{1 / story.ratio:.3f}", *(f"{peak / 1e6:.0f}" if peak else "-" for peak in peaks)]
+    table.add("a story", *shown)
     return table
 
 

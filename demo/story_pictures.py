@@ -1,14 +1,16 @@
 """Draws the story nodes' pictures of web/docs with the demonstration models: ``python -m demo.story_pictures``."""
 
+from dataclasses import replace
+
 import torch
 from PIL import Image
 from torch import Tensor
 
 from demo.bare_machine import use_host
-from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule
+from demo.eval.image_models import CHECKPOINTS, ImageModels, lora_path, schedule
 from demo.eval.story_models import Arm, Story, draw, encode
 from demo.help_pictures import ROOT
-from demo.world.attributes import SHAPES
+from demo.world.attributes import COLOURS, SHAPES
 from kernels.contact_sheet import contact_sheet
 from kernels.noise_mix import mix_noise
 from kernels.noise_picture import noise_to_picture
@@ -16,8 +18,10 @@ from kernels.singular_values import Curve
 from kernels.story_text import Prompt
 
 SEED = 3
-STORY = Story(SHAPES.index("cat"), (0, 1, 3, 4, 6), (0, 2, 1, 0, 2), "accessory", 1)
-ALONE = Arm(together=False)
+STORY = Story(SHAPES.index("ghost"), (0, 1, 3, 4, 6), (0, 2, 1, 0, 2), "colour", COLOURS.index("green"))
+TOGETHER = Arm(together=True, mode="svr")
+STRENGTH = 3.0
+"""Of the identity attention in its own picture: with the paper's 1 little is seen."""
 
 
 def save(name: str, pictures: list[Tensor], captions: list[str], columns: int) -> None:
@@ -47,10 +51,11 @@ def main() -> None:
     """Draws all of them."""
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
-    without, attending = frames(models, ALONE), frames(models, Arm(together=False, strength=1.0))
+    tuned = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m", lora=lora_path())
+    without, attending = frames(tuned, TOGETHER), frames(tuned, replace(TOGETHER, strength=STRENGTH))
     for name in ("StoryPrompts", "StorySheet"):
         save(name, attending, STORY.texts, 3)
-    save("IdentityAttention", without + attending, ["without"] * 5 + ["with"] * 5, 5)
+    save("IdentityAttention", without + attending, ["without"] * 5 + [f"strength {STRENGTH:g}"] * 5, 5)
     reweighted = [crown_and_snow(models, mode) for mode in ("off", "svr")]
     save("SingularValueReweight", reweighted, ["plain", "'in the snow' expressed, 'with a crown' suppressed"], 2)
     drawn = [torch.randn(1, 4, 24, 32, generator=torch.Generator().manual_seed(seed)) for seed in range(3)]

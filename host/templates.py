@@ -42,11 +42,11 @@ LARGEST_THUMBNAIL = 60_000
 STAND_INS = {"story_sheet_sdxl": "story_sheet"}
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
-LOADERS = ("UNETLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
+LOADERS = ("UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
 """Nodes that read published weights, which this pack does not bring along."""
 
-SHIPPED_LORA = "papernodes_demo_warped_noise.safetensors"
-"""The one file that such a node may name and find in the pack."""
+SHIPPED_LORAS = ("papernodes_demo_story.safetensors", "papernodes_demo_warped_noise.safetensors")
+"""Files that such a node may name and find in the pack."""
 
 
 def read_graph(name: str) -> dict:
@@ -56,7 +56,7 @@ def read_graph(name: str) -> dict:
 
 def reads_published(kind: str, values) -> bool:
     """Whether a node of this class with these values in its widgets reads published weights."""
-    return kind in LOADERS and SHIPPED_LORA not in values
+    return kind in LOADERS and not any(name in values for name in SHIPPED_LORAS)
 
 
 def needs_models(name: str) -> bool:

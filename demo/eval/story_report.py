@@ -106,7 +106,8 @@ def markdown(content: dict) -> str:
         "",
         f"{content['stories']} stories of {FRAMES} frames a seed, {content['seeds']} seeds, {content['steps']} steps of"
         f" {content['sampler']} ({content['scheduler']}), cfg {content['cfg']:g}, {content['device']},"
-        f" {content['date']}. Made by `python -m demo.eval.story_report`.",
+        f" {content['date']}; {'with the LoRA for stories' if content['lora'] else 'without a LoRA'}, strength"
+        f" {content['strength']:g}. Made by `python -m demo.eval.story_report`.",
         "",
         f"| arm | {' | '.join(rows)} |",
         f"|---|{'---|' * len(rows)}",

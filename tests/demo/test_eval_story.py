@@ -99,7 +99,7 @@ def test_the_table_has_every_arm():
     found = {name: measure([STORY, STORY], reading_twice()) for name in arms_of()}
     content = {
         "stories": 2, "seeds": 1, "steps": 2, "sampler": "euler", "scheduler": "normal", "cfg": 3.0, "device": "CPU",
-        "date": "today", "arms": compare(found),
+        "date": "today", "lora": None, "strength": 1.0, "arms": compare(found),
     }  # fmt: skip
     text = markdown(content)
     assert all(f"| {name} |" in text for name in arms_of()) and "| chance |" in text

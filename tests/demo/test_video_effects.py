@@ -63,9 +63,9 @@ def test_the_report_is_of_the_shipped_files(report):
 
 def test_the_shipped_files_are_small_and_no_others():
     found = {path.relative_to(CHECKPOINTS).as_posix() for path in CHECKPOINTS.rglob("*") if path.name[:6] != "image_"}
-    lora = "loras/papernodes_demo_warped_noise.safetensors"
-    assert found == {"loras", lora, *(f"{kind}.safetensors" for kind in FILES if "lora" not in kind)}
-    sizes = {name: (CHECKPOINTS / name).stat().st_size for name in found if name != "loras"}
+    lora, story = (f"loras/papernodes_demo_{name}.safetensors" for name in ("warped_noise", "story"))
+    assert found == {"loras", lora, story, *(f"{kind}.safetensors" for kind in FILES if "lora" not in kind)}
+    sizes = {name: (CHECKPOINTS / name).stat().st_size for name in found - {"loras", story}}
     assert sum(sizes.values()) <= MEGABYTES * 1e6 and sizes["video_unet.safetensors"] <= 6e6
 
 

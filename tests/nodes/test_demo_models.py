@@ -370,7 +370,7 @@ def test_the_shipped_files_are_small():
     files = list(FOLDER.glob("image_*.safetensors"))
     assert len(files) == 5
     assert sum(path.stat().st_size for path in files) <= 18_000_000
-    assert sum(path.stat().st_size for path in FOLDER.glob("*.safetensors")) <= 44_000_000
+    assert sum(path.stat().st_size for path in FOLDER.rglob("*.safetensors")) <= 44_000_000
 
 
 def test_factors_of_another_network_are_refused(demo_files, tmp_path):

@@ -223,7 +223,8 @@ def test_the_lora_on_a_wan_of_another_size_is_named_in_the_log(video_files, tmp_
     assert "lora key not loaded: diffusion_model.blocks.4" in caplog.text
 
 
-def test_the_lora_has_one_name():
+def test_the_loras_have_one_name_each():
     from papernodes.host import templates
+    from papernodes.networks import demo_story_lora
 
-    assert templates.SHIPPED_LORA == demo_video_lora.FILE_NAME
+    assert set(templates.SHIPPED_LORAS) == {demo_video_lora.FILE_NAME, demo_story_lora.FILE_NAME}

@@ -125,8 +125,8 @@ def test_the_stock_loaders_read_the_shipped_files(sample, copies):
 
 def test_the_stock_loader_offers_the_lora(object_info):
     listed = object_info["LoraLoaderModelOnly"]["input"]["required"]["lora_name"][0]
-    assert LORA in listed
-    assert sum(name.startswith("papernodes") or "video_" in name for name in listed) == 1, "and no other of our files"
+    ours = {name for name in listed if name.startswith("papernodes") or "video_" in name or "image_" in name}
+    assert ours == {LORA, "papernodes_demo_story.safetensors"}, "and no other of our files"
 
 
 def test_the_lora_changes_the_video(sample, server):
