@@ -179,6 +179,7 @@ def main() -> None:
     parser.add_argument("--begin-with", type=Path, help="folder of finished files to go on with without their state")
     parser.add_argument("--frames", type=int, default=FRAMES, help="of a training clip: 4 k + 1")
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
+    parser.add_argument("--turned", type=float, default=0.0, help="share of clips with characters at any angle")
     parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
     parser.add_argument("--middle", type=float, default=0.0, help="share of a batch from where shapes are decided")
@@ -199,8 +200,17 @@ def main() -> None:
     step = progress.step if progress else 0
     seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
-    how = {"characters": characters, "easy": arguments.easy, "full": arguments.full_phrasings}
-    source = ClipSource(arguments, seed, frames, phrasings=3, silent=1, **how)
+    source = ClipSource(
+        arguments,
+        seed,
+        frames,
+        phrasings=3,
+        silent=1,
+        full=arguments.full_phrasings,
+        characters=characters,
+        easy=arguments.easy,
+        turned=arguments.turned,
+    )
 
     from demo.bare_machine import use_host
 

@@ -186,8 +186,9 @@ def main() -> None:
     frames = settle_clips(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
-    how = {"phrasings": PHRASINGS, "silent": PHRASINGS, "easy": arguments.easy, "apart": arguments.apart}
-    how["standing"] = arguments.standing
+    how = {"phrasings": PHRASINGS, "silent": PHRASINGS} | {
+        name: getattr(arguments, name) for name in ("easy", "apart", "standing")
+    }
     how["characters"] = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(arguments, seed, frames, **how)
     fresh = ClipSource(arguments, 987_654, frames, **how, workers=0)

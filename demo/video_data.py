@@ -1,10 +1,11 @@
 """The toy world's clips for training: drawn by worker processes, rendered and encoded where the training runs."""
 
+import math
 import multiprocessing
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 import torch
@@ -42,32 +43,62 @@ def move_apart(scenes: Scenes, share: float, generator: np.random.Generator) -> 
     return Scenes(**found)
 
 
-def _draw_clips(
-    count: int,
-    seed: int,
-    frames: int,
-    phrasings: int,
-    silent: int,
-    full: int,
-    easy: float,
-    characters,
-    apart: float,
-    standing: float,
-):
+def turn(scenes: Scenes, share: float, generator: np.random.Generator) -> Scenes:
+    """The same scenes; in a share of them every character is turned by some angle, all the way round, throughout.
+
+    As drawn, characters stand nearly upright but where they spin, and a network learns to draw them so.
+    """
+    size, characters = scenes.shape.shape
+    angles = generator.uniform(-math.pi, math.pi, (size, 1, characters))
+    angles *= generator.random((size, 1, 1)) < share
+    return replace(scenes, angle=scenes.angle + torch.from_numpy(angles).float())
+
+
+@dataclass(frozen=True)
+class ClipChoice:
+    """Which clips are drawn, and what is said of them."""
+
+    phrasings: int = 0
+    """Captions that tell the motions."""
+
+    silent: int = 0
+    """Captions without motion words, which come after those."""
+
+    full: int = 1
+    """How many of either name everything, from the second on."""
+
+    characters: tuple[float, ...] | None = None
+    """As in draw_scenes."""
+
+    easy: float = 1.0
+    """Share of the clips without HARD motions that are kept, over 0 to 1."""
+
+    apart: float = 0.0
+    """Share of the clips with a moving camera in which nothing else moves."""
+
+    standing: float = 1.0
+    """Share of the clips with a camera that does not move that are kept, 0 to 1."""
+
+    turned: float = 0.0
+    """Share of the clips in which characters stand at any angle."""
+
+
+def _draw_clips(count: int, seed: int, frames: int, choice: ClipChoice):
     """One chunk: the arrays of its Scenes, and rows of tokens [count, phrasings + silent, 77] of its captions."""
     generator = np.random.default_rng(seed)
-    scenes = move_apart(draw_scenes(count, seed, characters=characters, frames=frames), apart, generator)
+    scenes = draw_scenes(count, seed, characters=choice.characters, frames=frames)
+    scenes = move_apart(scenes, choice.apart, generator)
     still = scenes.at(slice(None, 1))  # of a single frame no caption tells a motion
-    sentences = [captions(scenes, seed * 8 + k, full=1 <= k <= full) for k in range(phrasings)]
-    sentences += [captions(still, seed * 8 + 4 + k, full=1 <= k <= full) for k in range(silent)]
+    sentences = [captions(scenes, seed * 8 + k, full=1 <= k <= choice.full) for k in range(choice.phrasings)]
+    sentences += [captions(still, seed * 8 + 4 + k, full=1 <= k <= choice.full) for k in range(choice.silent)]
     rows = (
         np.stack([token_rows(some) for some in sentences], axis=1) if sentences else np.zeros((count, 0, 77), "int16")
     )
     hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
-    hard = (hard & scenes.present).any(1).numpy()
+    kept = (hard & scenes.present).any(1).numpy() | (generator.random(count) < choice.easy)
     moves = (scenes.camera != scenes.camera[:, :1]).flatten(1).any(1).numpy()
-    kept = hard | (generator.random(count) < easy)
-    kept = (kept & (moves | (generator.random(count) < standing))).nonzero()[0]
+    kept = (kept & (moves | (generator.random(count) < choice.standing))).nonzero()[0]
+    scenes = turn(scenes, choice.turned, generator)
     return {item.name: getattr(scenes, item.name).numpy()[kept] for item in fields(Scenes)}, rows[kept]
 
 
@@ -88,33 +119,13 @@ class ClipSource:
         arguments: the script's; with ``tiny`` chunks are small and drawn where they are asked for.
         seed: another one gives other scenes.
         frames: of every scene.
-        phrasings: captions that tell the motions.
-        silent: captions without motion words, which come after those.
-        full: how many of either name everything, from the second on.
-        characters: as in draw_scenes.
-        easy: share of the clips without HARD motions that are kept, over 0 to 1.
-        apart: share of the clips with a moving camera in which nothing else moves.
-        standing: share of the clips with a camera that does not move that are kept, 0 to 1.
         workers: processes, as many as the arguments say if None; 0 draws where chunks are asked for.
+        choice: what ClipChoice takes.
     """
 
-    def __init__(
-        self,
-        arguments,
-        seed: int,
-        frames: int,
-        *,
-        phrasings: int = 0,
-        silent: int = 0,
-        full: int = 1,
-        characters: tuple[float, ...] | None = None,
-        easy: float = 1.0,
-        apart: float = 0.0,
-        standing: float = 1.0,
-        workers: int | None = None,
-    ):
+    def __init__(self, arguments, seed: int, frames: int, *, workers: int | None = None, **choice):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
-        rest = (frames, phrasings, silent, full, easy, characters, apart, standing)
+        rest = (frames, ClipChoice(**choice))
         self.jobs = ((size, seed * 100_000 + k, *rest) for k in range(100_000))
         self.pool, self.waiting = None, deque()
         count = arguments.workers if workers is None else workers

@@ -165,3 +165,17 @@ def test_captions_that_name_everything():
         named = (tokens == lit).any(2).float().mean(0)
         assert [bool(share == 1) for share in named] == [1 <= k <= full for k in range(3)]
         assert all(0.25 < share < 0.6 for share in named if share < 1)
+
+
+def test_characters_at_any_angle():
+    how = {"phrasings": 1, "characters": (0.5, 0.5, 0.0, 0.0), "workers": 0}
+    drawn = {
+        turned: ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, turned=turned).chunk() for turned in (0.0, 0.4)
+    }
+    (scenes, tokens), (some, same) = drawn[0.0], drawn[0.4]
+    change = some.angle - scenes.angle
+    assert torch.allclose(change, change[:, :1], atol=1e-5), "by one angle throughout"
+    turned = (change[:, 0] != 0).any(1)
+    assert 0.3 < turned.float().mean() < 0.5
+    assert change[turned].abs().max() > 3 and -0.4 < change[turned].mean() < 0.4
+    assert torch.equal(tokens, same) and torch.equal(scenes.position, some.position)
