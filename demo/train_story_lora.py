@@ -2,10 +2,10 @@
 
 One-Prompt-One-Story (arXiv 2501.13554) leaves next to nothing of the end token's states and draws each frame from its
 words' own. The small image model reads place and light from the end alone. A LoRA of its cross attention and its text
-encoder learns, on ordinary pictures, to do without: the states of the end are scaled by a random number, often 0, and
-words about other pictures (demo/story_captions.py), which a story's prompt holds too, are scaled down to little.
-Nothing here asks that a character look alike in two pictures. Captions that are left empty for guidance stay as they
-are.
+encoder learns to do without: the states of most ends are scaled down, often to 0, and so are words about other
+pictures, which a story's prompt holds too. And it learns what the paper's weights are there to mend: where the end is
+whole, what a caption leaves open follows from the place (demo/story_captions.py, bound pictures). Nothing here asks
+that a character look alike in two pictures. Captions that are left empty for guidance stay as they are.
 
 Writes image_lora_story.safetensors, the moving average in float16, which ComfyUI's LoRA loaders read. It is shipped as
 demo/checkpoints/loras/papernodes_demo_story.safetensors.
@@ -28,7 +28,7 @@ from demo.diffusion import (
     signal_levels,
     time_draw,
 )
-from demo.story_captions import END_ROW, OTHER, frame_text, story_rows
+from demo.story_captions import END_ROW, OTHER, frame_text, story_pictures
 from demo.train_image import EMPTY_CAPTIONS, draw_latents, load_models
 from demo.training import Trainer, autocast, say
 from demo.training_data import Drawing
@@ -38,8 +38,8 @@ from demo.world_tokens import token_rows
 OTHERS_MOST = 0.1
 """What words about other pictures are scaled by at most; the paper's weights leave a twentieth."""
 
-END_ZERO, END_WHOLE = 0.5, 0.2
-"""Shares of captions whose end is scaled by 0 and by 1; for the rest by something between."""
+END_ZERO, END_MOST = 0.6, 0.4
+"""Share of the ends that are not kept whose states are scaled by 0; those of the rest by something up to END_MOST."""
 
 
 class Words(nn.Module):
@@ -65,12 +65,12 @@ def row_scales(roles: Tensor, empty: Tensor) -> Tensor:
     """What each token's state is multiplied by, float32 [B, 77, 1]; free of syncs.
 
     Args:
-        roles: [B, 77], as ``story_rows`` gives them.
+        roles: [B, 77], as ``story_pictures`` gives them.
         empty: bool [B, 1], captions that are left empty.
     """
     size, device = roles.shape[0], roles.device
     chance, between = torch.rand(2, size, 1, device=device)
-    ends = torch.where(chance < END_ZERO, 0.0, torch.where(chance < END_ZERO + END_WHOLE, 1.0, between))
+    ends = torch.where(chance < END_ZERO, 0.0, END_MOST * between)
     others = OTHERS_MOST * torch.rand(size, 1, device=device)
     scales = torch.where(roles == END_ROW, ends, torch.where(roles == OTHER, others, 1.0))
     return torch.where(empty, 1.0, scales)[..., None]
@@ -136,6 +136,7 @@ def main() -> None:
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=512, rate=1e-3, pictures=300_000)
     parser.add_argument("--models", type=Path, default=Path("demo/checkpoints"), help="folder of the image model")
     parser.add_argument("--vae", type=Path, default=Path("demo/checkpoints/image_vae.safetensors"))
+    parser.add_argument("--begin-with", type=Path, help="a LoRA file to go on with")
     parser.add_argument("--rank", type=int, default=16)
     parser.add_argument("--characters", type=float, nargs=4, default=[0.75, 0.25, 0.0, 0.0], help="weights of how many")
     add_time_arguments(parser, layout=0.4, layout_weight=1.0)
@@ -144,7 +145,9 @@ def main() -> None:
     device = training.settle(arguments)
     step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
     seed = arguments.seed * 1000 + step + 53
-    drawing = Drawing(arguments, arguments.pictures, seed, characters=tuple(arguments.characters), describe=story_rows)
+    drawing = Drawing(
+        arguments, arguments.pictures, seed, characters=tuple(arguments.characters), describe=story_pictures
+    )
 
     from demo.bare_machine import use_host
 
@@ -158,9 +161,9 @@ def main() -> None:
     words = Words(text)
     say(f"attention: {attention_name()}")
     latents, tokens = draw_latents(drawing, vae, device, arguments.size)
-    state = {
-        name: value.to(device).requires_grad_() for name, value in initial_lora(arguments.seed, arguments.rank).items()
-    }
+    file = arguments.begin_with
+    begun = load(file, KIND)[0] if file else initial_lora(arguments.seed, arguments.rank)
+    state = {name: value.float().to(device).requires_grad_() for name, value in begun.items()}
     say(f"{latents.shape[0]} pictures, {sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
     loss = make_loss(unet, words, state, latents, tokens, arguments)
     trainer = Trainer(state, loss, arguments, reserve=20, average=0.998)

@@ -21,7 +21,9 @@ CHUNK = 4096
 def _draw(count: int, seed: int, phrasings: int, full_phrasings: int, characters, combinations: str, describe):
     """One chunk: the arrays of its Scenes, and the rows of tokens [count, phrasings, 77] of its captions."""
     scenes = draw_scenes(count, seed, characters=characters, combinations=combinations)
-    rows = describe(scenes, seed) if describe else None
+    rows = None
+    if describe:
+        scenes, rows = describe(scenes, seed)
     if phrasings:
         rows = np.stack(
             [token_rows(captions(scenes, seed * 8 + k, full=k < full_phrasings)) for k in range(phrasings)], axis=1
@@ -46,8 +48,8 @@ class Drawing:
         full_phrasings: how many of them name every attribute and relation.
         characters: as in draw_scenes; the default mixes one to four of them.
         combinations: "train", "held_out" or "all".
-        describe: a function of a module, (scenes, seed) -> array [n, ...], that makes the captions in place of
-            ``phrasings``.
+        describe: a function of a module, (scenes, seed) -> scenes and array [n, ...], that may change what is drawn and
+            makes the captions in place of ``phrasings``.
     """
 
     def __init__(
@@ -60,7 +62,7 @@ class Drawing:
         full_phrasings: int = 0,
         characters=None,
         combinations: str = "train",
-        describe: Callable[[Scenes, int], np.ndarray] | None = None,
+        describe: Callable[[Scenes, int], tuple[Scenes, np.ndarray]] | None = None,
     ):
         self.seconds = arguments.drawing_seconds
         sizes = [min(CHUNK, count - start) for start in range(0, count, CHUNK)]
