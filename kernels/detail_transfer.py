@@ -1,0 +1,96 @@
+"""Fine detail of one picture on the light of another: frequency separation, as retouchers know it.
+
+A relit picture has the light that is wanted and loses print, text and texture. What is finer than a radius is taken
+from the source, what is coarser stays.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+MODES = ("multiply", "add")
+"""multiply: detail is the ratio to the blurred picture, so that it fades in shadows as it does in light. add: it is
+the difference."""
+
+SMALLEST = 1 / 255
+"""Added to brightnesses before they are divided: below it there is no detail to tell from rounding."""
+
+REACH = 3.0
+"""Standard deviations that a blur's weights reach."""
+
+
+def gaussian_blur(pictures: Tensor, radius: float) -> Tensor:
+    """Pictures [B, H, W, C] blurred by a Gaussian; what lies outside is the mirrored inside, so a grey stays that grey.
+
+    Args:
+        radius: its standard deviation, pixels, over 0.
+    """
+    found = pictures.movedim(-1, 1)
+    for axis in (2, 3):
+        size = found.shape[axis]
+        # A mirrored edge is no wider than the picture.
+        reach = min(math.ceil(REACH * radius), size - 1)
+        weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=found.device) / radius) ** 2)
+        weights = (weights / weights.sum()).to(found.dtype)
+        padding = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
+        padded = functional.pad(found, padding, mode="reflect") if reach else found
+        shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
+        channels = found.shape[1]
+        found = functional.conv2d(padded, weights.view(shape).expand(channels, *[-1] * 3), groups=channels)
+    return found.movedim(1, -1)
+
+
+def detail_transfer(
+    relit: Tensor,
+    source: Tensor,
+    radius: float,
+    *,
+    mode: str = MODES[0],
+    strength: float = 1.0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """Puts the source's detail in the place of the relit picture's.
+
+    With B a blur: add: relit + s ((source - B source) - (relit - B relit)); multiply: relit times
+    ((source / B source) / (relit / B relit))^s.
+
+    Args:
+        relit, source: float32 [B, H, W, 3], 0..1.
+        radius: what is finer counts as detail, pixels, over 0.
+        mode: one of MODES.
+        strength: s, 0 gives ``relit`` itself.
+        mask: float32 [B or 1, H, W], 1 where the detail is wanted; None: everywhere.
+
+    Returns:
+        float32 [B, H, W, 3], 0..1.
+
+    Raises:
+        ValueError: sizes that differ, another mode, or a radius of 0 or less.
+    """
+    if relit.ndim != 4 or relit.shape[-1] != 3 or source.shape != relit.shape:
+        raise ValueError(
+            f"relit has shape {list(relit.shape)} and source {list(source.shape)}; expected two alike, [batch, height,"
+            " width, 3]."
+        )
+    if mask is not None and (
+        mask.ndim != 3 or mask.shape[1:] != relit.shape[1:3] or mask.shape[0] not in (1, len(relit))
+    ):
+        raise ValueError(f"mask has shape {list(mask.shape)}; expected {list(relit.shape[:3])}.")
+    if mode not in MODES:
+        raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
+    if not radius > 0:
+        raise ValueError(f"radius is {radius}; expected a number over 0.")
+    if strength == 0:
+        return relit
+    if mode == "add":
+        detail = (source - gaussian_blur(source, radius)) - (relit - gaussian_blur(relit, radius))
+        found = relit + strength * detail
+    else:
+        ratios = [(some + SMALLEST) / (gaussian_blur(some, radius) + SMALLEST) for some in (source, relit)]
+        found = (relit + SMALLEST) * (ratios[0] / ratios[1]) ** strength - SMALLEST
+    found = found.clamp(0, 1)
+    return found if mask is None else relit + (found - relit) * mask[..., None].clamp(0, 1)
