@@ -1,7 +1,7 @@
 """Normals of what four lights shine on: from the left, the right, above and below.
 
-lllyasviel, IC-Light (2024), its demonstration's normal mode: a surface that faces a light is brighter than its mean over
-all four.
+lllyasviel, IC-Light (2024), its demonstration's normal mode: a surface that faces a light is brighter than it is on the
+mean of all four.
 """
 
 from __future__ import annotations
