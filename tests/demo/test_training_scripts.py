@@ -117,7 +117,8 @@ def test_the_image_model_conditions_on_what_the_host_computes(image_folder):
     _, text = train_image.load_models(image_folder, torch.device("cpu"))
     rows = torch.from_numpy(world_tokens.token_rows(CAPTIONS)).long()
     expected = torch.cat([clip.encode_from_tokens(clip.tokenize(caption)) for caption in CAPTIONS])
-    torch.testing.assert_close(diffusion.encode_text(text, rows), expected, rtol=2e-3, atol=2e-3)
+    # The host computes in half precision; states are of size 1, and another mask or order changes them by tenths.
+    torch.testing.assert_close(diffusion.encode_text(text, rows), expected, rtol=5e-3, atol=5e-3)
     assert (expected[0] - expected[1]).abs().max() > 1e-3
 
 
