@@ -7,7 +7,7 @@ from PIL import Image
 from torch import Tensor
 
 from demo.bare_machine import use_host
-from demo.eval.image_models import CHECKPOINTS, ImageModels, lora_path, schedule
+from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule, story_lora_path
 from demo.eval.story_models import Arm, Story, draw, encode
 from demo.help_pictures import ROOT
 from demo.world.attributes import COLOURS, SHAPES
@@ -51,7 +51,7 @@ def main() -> None:
     """Draws all of them."""
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
-    tuned = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m", lora=lora_path())
+    tuned = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m", lora=story_lora_path())
     without, attending = frames(tuned, TOGETHER), frames(tuned, replace(TOGETHER, strength=STRENGTH))
     for name in ("StoryPrompts", "StorySheet"):
         save(name, attending, STORY.texts, 3)

@@ -30,6 +30,7 @@ from demo.train_image import captions_of_batch, load_models
 from demo.training import Trainer, autocast, say
 from demo.training_data import Drawing, encode_pictures, rendered, to_bytes
 from demo.training_drawings import save_grid
+from demo.training_state import earlier_progress
 from demo.world_tokens import token_rows
 
 EMPTY_CAPTIONS = 0.3
@@ -140,7 +141,7 @@ def main() -> None:
     add_time_arguments(parser, layout=0.75, layout_weight=1.0)
     arguments = parser.parse_args()
     device = training.settle(arguments)
-    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    step = earlier_progress(arguments).step
     drawing = Drawing(arguments, arguments.pictures, arguments.seed * 1000 + step + 17, phrasings=2)
 
     from demo.bare_machine import use_host

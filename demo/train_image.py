@@ -29,9 +29,10 @@ from demo.diffusion import (
     zero_residuals,
 )
 from demo.layout import PlaceReading, RelationProbe, RelationReading
-from demo.training import Progress, Trainer, autocast, initialise, say
+from demo.training import Trainer, autocast, initialise, say
 from demo.training_data import Drawing, encode_pictures, rendered
 from demo.training_drawings import save_grid
+from demo.training_state import earlier_progress
 from demo.world_tokens import BEGIN, END, token_rows, vocabulary
 
 EMPTY_CAPTIONS = 0.1
@@ -163,21 +164,6 @@ def fill(unet: nn.Module, text: nn.Module, folder: Path) -> None:
     text.load_state_dict(state, strict=False)  # its projection, which nothing uses, is not stored
 
 
-def earlier_progress(arguments) -> Progress:
-    """What the pieces before this one did.
-
-    Raises:
-        SystemExit: two beginnings are asked for.
-    """
-    if arguments.resume and arguments.start:
-        raise SystemExit("--resume and --start exclude each other.")
-    if arguments.resume:
-        return training.read_state(arguments.resume / "state.safetensors")[1]
-    if not arguments.start:
-        return Progress()
-    return training.progress_of(arguments.start / "image_unet.safetensors", "image_unet")
-
-
 def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=9, batch=1024, rate=2e-3, pictures=400_000)
@@ -195,7 +181,8 @@ def main() -> None:
     arguments = parser.parse_args()
     device = training.settle(arguments)
     # The steps done so far tell the pieces apart: each draws its own pictures.
-    progress = earlier_progress(arguments)
+    finished = arguments.start and arguments.start / "image_unet.safetensors"
+    progress = earlier_progress(arguments, "--start", finished, "image_unet")
     step = progress.step
     drawing = Drawing(
         arguments,

@@ -33,6 +33,7 @@ from demo.train_image import EMPTY_CAPTIONS, draw_latents, load_models
 from demo.training import Trainer, autocast, say
 from demo.training_data import Drawing
 from demo.training_drawings import save_grid
+from demo.training_state import earlier_progress
 from demo.world_tokens import token_rows
 
 OTHERS_MOST = 0.1
@@ -143,7 +144,7 @@ def main() -> None:
     parser.set_defaults(layout_from=400)
     arguments = parser.parse_args()
     device = training.settle(arguments)
-    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    step = earlier_progress(arguments).step
     seed = arguments.seed * 1000 + step + 53
     drawing = Drawing(
         arguments, arguments.pictures, seed, characters=tuple(arguments.characters), describe=story_pictures

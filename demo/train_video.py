@@ -27,6 +27,7 @@ from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
+from demo.training_state import earlier_progress
 from demo.video_contents import ContentReading, Contents, contents, error_weights
 from demo.video_data import FRAMES, ClipSource, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
@@ -157,21 +158,6 @@ def load_models(folder: Path, device: torch.device) -> tuple[nn.Module, nn.Modul
     return network.requires_grad_(False), text.requires_grad_(False)
 
 
-def earlier_progress(arguments) -> training.Progress | None:
-    """What was trained before this piece: as the state tells, or the finished files.
-
-    Raises:
-        SystemExit: both are named.
-    """
-    if arguments.resume and arguments.begin_with:
-        raise SystemExit("--resume and --begin-with exclude each other.")
-    if arguments.resume:
-        return training.read_state(arguments.resume / "state.safetensors")[1]
-    if arguments.begin_with:
-        return training.progress_of(arguments.begin_with / "video_unet.safetensors", "video_unet")
-    return None
-
-
 def main() -> None:
     """The command line."""
     parser = training.parser(__doc__.splitlines()[0], minutes=8, batch=256, rate=1e-3, pictures=131_072)
@@ -196,9 +182,9 @@ def main() -> None:
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     frames = settle_clips(arguments, arguments.frames)
-    progress = earlier_progress(arguments)
-    step = progress.step if progress else 0
-    seed = arguments.seed * 1000 + step + 7 + 400_000 * arguments.group.number
+    finished = arguments.begin_with and arguments.begin_with / "video_unet.safetensors"
+    progress = earlier_progress(arguments, "--begin-with", finished, "video_unet")
+    seed = arguments.seed * 1000 + progress.step + 7 + 400_000 * arguments.group.number
     characters = tuple(arguments.characters) if arguments.characters else None
     source = ClipSource(
         arguments,
@@ -228,7 +214,8 @@ def main() -> None:
     say(f"latents: mean {latents.float().mean():.3f}, deviation {latents.float().std():.3f}")
     torch.manual_seed(arguments.seed)
     network, text = load_models(arguments.begin_with, device) if arguments.begin_with else build(device)
-    network.requires_grad_(), text.requires_grad_()
+    for model in (network, text):
+        model.requires_grad_()
     forward = VideoForward(network, latents.shape[2:], arguments.compile)
     del latents
     parameters = {f"network.{name}": value for name, value in network.named_parameters()}

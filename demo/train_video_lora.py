@@ -24,6 +24,7 @@ from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.train_video import load_models
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
+from demo.training_state import earlier_progress
 from demo.video_data import ClipSource, settle_clips
 from demo.video_model import SigmaDraw, VideoForward, add_noise, guided, sample
 from demo.video_noise import degraded, shuffled, warped_noise
@@ -184,7 +185,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     frames = settle_clips(arguments)
-    step = training.read_state(arguments.resume / "state.safetensors")[1].step if arguments.resume else 0
+    step = earlier_progress(arguments).step
     seed = arguments.seed * 1000 + step + 31 + 400_000 * arguments.group.number
     how = {"phrasings": PHRASINGS, "silent": PHRASINGS} | {
         name: getattr(arguments, name) for name in ("easy", "apart", "standing")

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from demo import training
+from demo import training, training_state
 from demo.train_vae import PENALTY_FROM
 from demo.training import Trainer, autocast, batches, elapsed, say
 from demo.training_data import rendered, to_bytes
@@ -131,7 +131,7 @@ def main() -> None:
     length = settle_clips(arguments)
     arguments.frames = min(arguments.frames, length)
     finished = arguments.decoder_of or arguments.start
-    progress = training.progress_of(finished, "video_vae") if finished else None
+    progress = training_state.progress_of(finished, "video_vae") if finished else None
     seed = arguments.seed + 1000 * int(arguments.resume is not None) + (progress.step if progress else 0)
     source = ClipSource(arguments, seed + 1, length)
 

@@ -45,7 +45,7 @@ STAND_INS = {"story_sheet_sdxl": "story_sheet"}
 LOADERS = ("UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
 """Nodes that read published weights, which this pack does not bring along."""
 
-SHIPPED_LORAS = ("papernodes_demo_story.safetensors", "papernodes_demo_warped_noise.safetensors")
+SHIPPED_LORAS = tuple(path.name for path in (layout.ROOT / "demo" / "checkpoints" / "loras").glob("*.safetensors"))
 """Files that such a node may name and find in the pack."""
 
 

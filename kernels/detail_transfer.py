@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 
-import torch
 from torch import Tensor
-from torch.nn import functional
+
+from .masks import check_mask
 
 MODES = ("multiply", "add")
 """multiply: detail is the ratio to the blurred picture, so that it fades in shadows as it does in light. add: it is
@@ -29,19 +29,12 @@ def gaussian_blur(pictures: Tensor, radius: float) -> Tensor:
     Args:
         radius: its standard deviation, pixels, over 0.
     """
-    found = pictures.movedim(-1, 1)
-    for axis in (2, 3):
-        size = found.shape[axis]
-        # A mirrored edge is no wider than the picture.
-        reach = min(math.ceil(REACH * radius), size - 1)
-        weights = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, device=found.device) / radius) ** 2)
-        weights = (weights / weights.sum()).to(found.dtype)
-        padding = (reach, reach, 0, 0) if axis == 3 else (0, 0, reach, reach)
-        padded = functional.pad(found, padding, mode="reflect") if reach else found
-        shape = (1, 1, -1, 1) if axis == 2 else (1, 1, 1, -1)
-        channels = found.shape[1]
-        found = functional.conv2d(padded, weights.view(shape).expand(channels, *[-1] * 3), groups=channels)
-    return found.movedim(1, -1)
+    from kornia.filters import gaussian_blur2d
+
+    # A mirrored edge is no wider than the picture.
+    reaches = [min(math.ceil(REACH * radius), size - 1) for size in pictures.shape[1:3]]
+    sizes = tuple(2 * reach + 1 for reach in reaches)
+    return gaussian_blur2d(pictures.movedim(-1, 1), sizes, (radius, radius), border_type="reflect").movedim(1, -1)
 
 
 def detail_transfer(
@@ -76,10 +69,7 @@ def detail_transfer(
             f"relit has shape {list(relit.shape)} and source {list(source.shape)}; expected two alike, [batch, height,"
             " width, 3]."
         )
-    if mask is not None and (
-        mask.ndim != 3 or mask.shape[1:] != relit.shape[1:3] or mask.shape[0] not in (1, len(relit))
-    ):
-        raise ValueError(f"mask has shape {list(mask.shape)}; expected {list(relit.shape[:3])}.")
+    check_mask(mask, relit)
     if mode not in MODES:
         raise ValueError(f"mode is {mode!r}; expected one of {', '.join(MODES)}.")
     if not radius > 0:

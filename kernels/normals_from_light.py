@@ -9,6 +9,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from .masks import check_mask
+
 SMALLEST = 1e-5
 """Added to brightnesses before they are divided."""
 
@@ -43,10 +45,7 @@ def normals_from_light(
                 f"{name} has shape {list(picture.shape)}; expected [batch, height, width, 3], as left has"
                 f" {list(left.shape)}."
             )
-    if mask is not None and (
-        mask.ndim != 3 or mask.shape[1:] != left.shape[1:3] or mask.shape[0] not in (1, len(left))
-    ):
-        raise ValueError(f"mask has shape {list(mask.shape)}; expected {list(left.shape[:3])}.")
+    check_mask(mask, left)
     if not sigma > 0:
         raise ValueError(f"sigma is {sigma}; expected a number over 0.")
     mean = (left + right + above + below) / 4 + SMALLEST

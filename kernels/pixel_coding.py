@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from .masks import check_mask
+
 GREY = 127 / 255
 """What lies round a foreground; IC-Light's files were trained with it, and anything else lights the picture."""
 
@@ -24,8 +26,7 @@ def on_grey(pictures: Tensor, mask: Tensor | None, grey: float = GREY) -> Tensor
     """
     if mask is None:
         return pictures
-    if mask.ndim != 3 or mask.shape[1:] != pictures.shape[1:3] or mask.shape[0] not in (1, pictures.shape[0]):
-        raise ValueError(f"mask has shape {list(mask.shape)}; expected {[pictures.shape[0], *pictures.shape[1:3]]}.")
+    check_mask(mask, pictures)
     return grey + (pictures - grey) * mask[..., None].clamp(0, 1)
 
 

@@ -6,6 +6,7 @@ the layer is: "diffusion_model." of a MODEL's network, "text_encoders.clip_l.tra
 """
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -64,3 +65,17 @@ def rank_of(state: Mapping[str, Tensor]) -> int | None:
     """The rank that all factors of a file have; None where they differ."""
     ranks = {value.shape[0] for name, value in state.items() if name.endswith(_DOWN)}
     return ranks.pop() if len(ranks) == 1 else None
+
+
+def lora_path(folder: Path, kind: str, file_name: str) -> Path:
+    """Where a LoRA lies: shipped apart from the models, for the host's LoRA loaders to list it alone.
+
+    A freshly trained one beside the other files, under its kind's name, goes first.
+
+    Args:
+        folder: of the models.
+        kind: of the file.
+        file_name: under which it is shipped.
+    """
+    path = folder / f"{kind}.safetensors"
+    return path if path.is_file() else folder / "loras" / file_name

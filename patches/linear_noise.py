@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import comfy.model_sampling
 import torch
+from comfy.k_diffusion.sampling import get_sigmas_karras
 from torch import Tensor
 
 BETAS = (0.00085, 0.012)
 TIMES = 1000
-RHO = 7.0
 
 
 def with_linear_levels(model: object) -> object:
@@ -65,9 +65,8 @@ def karras_sigmas(sampling: object, steps: int, denoise: float = 1.0) -> Tensor:
         denoise: below 1 more are planned, and the first are left out.
     """
     planned = planned_steps(steps, denoise)
-    low, high = (float(level) ** (1 / RHO) for level in (sampling.sigma_min, sampling.sigma_max))
-    sigmas = (high + torch.linspace(0, 1, planned, dtype=torch.float64) * (low - high)) ** RHO
-    return torch.cat((sigmas[planned - steps :], sigmas.new_zeros(1))).float()
+    sigmas = get_sigmas_karras(planned, float(sampling.sigma_min), float(sampling.sigma_max))
+    return sigmas[planned - steps :]
 
 
 def ddpm_sigmas(sampling: object, steps: int) -> Tensor:

@@ -33,12 +33,12 @@ def file_hashes(folder: Path = CHECKPOINTS) -> dict[str, str]:
     return {kind: hashlib.sha256((folder / f"{kind}.safetensors").read_bytes()).hexdigest() for kind in FILES}
 
 
-def lora_path(folder: Path = CHECKPOINTS) -> Path:
-    """Where the LoRA for stories lies: a freshly trained one beside the other files, or else the shipped one."""
+def story_lora_path(folder: Path = CHECKPOINTS) -> Path:
+    """Where the LoRA for stories lies."""
+    from networks.demo_lora import lora_path
     from networks.demo_story_lora import FILE_NAME, KIND
 
-    path = folder / f"{KIND}.safetensors"
-    return path if path.is_file() else folder / "loras" / FILE_NAME
+    return lora_path(folder, KIND, FILE_NAME)
 
 
 def noise_levels() -> Tensor:

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from demo.eval import frozen
-from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes, lora_path
+from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes, story_lora_path
 from demo.eval.image_report import CFG, REPORTS, SAMPLER, SCHEDULER
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import CHANCE, Reading
@@ -174,7 +174,7 @@ def main() -> None:
 
     use_host()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    lora = None if arguments.without_lora else arguments.lora or lora_path(arguments.models)
+    lora = None if arguments.without_lora else arguments.lora or story_lora_path(arguments.models)
     models = ImageModels(arguments.models, device, sampler=SAMPLER, scheduler=SCHEDULER, lora=lora)
     reader = NetworkReader(device=device)
 

@@ -38,14 +38,11 @@ FILES = ("video_unet", "video_text_encoder", "video_vae", LORA)
 
 
 def file_path(folder: Path, kind: str) -> Path:
-    """Where a file of one of FILES lies: the shipped LoRA apart, for the host's LoRA loaders to list it alone.
-
-    A freshly trained one beside the others, under its kind's name, goes first.
-    """
+    """Where a file of one of FILES lies."""
+    from networks.demo_lora import lora_path
     from networks.demo_video_lora import FILE_NAME
 
-    path = folder / f"{kind}.safetensors"
-    return path if kind != LORA or path.is_file() else folder / "loras" / FILE_NAME
+    return lora_path(folder, kind, FILE_NAME) if kind == LORA else folder / f"{kind}.safetensors"
 
 
 def file_hashes(folder: Path = CHECKPOINTS, kinds: Sequence[str] = FILES) -> dict[str, str]:

@@ -55,11 +55,13 @@ CFG = 3.0
 SWEEP = (1.0, 2.0, 3.0, 4.0, 6.0)
 
 
-def text_rows(reader, report: VideoReport, prefix: str, scenes: Scenes, frames: Tensor) -> None:
-    """What clips show of their captions: identity, motion words, and each frame's looks."""
+def text_rows(
+    reader, report: VideoReport, prefix: str, scenes: Scenes, frames: Tensor, by_motion: bool = False
+) -> None:
+    """What clips show of their captions: identity (for each motion too), motion words, and each frame's looks."""
     readings = measures.read_frames(reader, frames)
     report.add(prefix, {"identity": measures.identity_kept(scenes, readings)})
-    if prefix == "one":
+    if by_motion:
         report.add(prefix, measures.identity_by_motion(scenes, readings))
     report.add(prefix, measures.words_followed(scenes, measures.movements(readings)))
     chance = measures.looks_chance(scenes)
@@ -85,7 +87,7 @@ def text_section(models: VideoModels, reader, report: VideoReport, n: int, seed:
             scenes, sentences = text_scenes(n, own, characters, combinations=combinations)
             frames = models.generate(sentences, plain_clips(n, own), cfg)
             prefix = name if combinations == "train" else f"{name}, held out"
-            text_rows(reader, report, prefix, scenes, frames)
+            text_rows(reader, report, prefix, scenes, frames, by_motion=prefix == "one")
             if combinations == "train":
                 few = scenes.select(slice(0, max(2, n // 5)))
                 text_rows(reader, report, f"{name}, {RENDERED}", few, render_bytes(few, models.device))

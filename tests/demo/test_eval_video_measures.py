@@ -114,6 +114,21 @@ def test_one_unsure_or_missing_frame_is_wrong(texts):
         assert measures.looks_right(texts, readings).mean() == pytest.approx((FRAMES - 1) / FRAMES), change
 
 
+def test_identity_by_motion(texts):
+    """Who spins is unsure in one frame: its share is 0, all others' are 1, together they are everyone."""
+    readings = told(texts)
+    spins = texts.present & (texts.motion == MOTIONS.index("spins"))
+    changed = torch.where(spins, torch.full_like(readings[4].shape, UNSURE), readings[4].shape)
+    readings[4] = dataclasses.replace(readings[4], shape=changed)
+    shares = measures.identity_by_motion(texts, readings)
+    assert len(shares) > 4
+    assert {name for name, share in shares.items() if share.value == 0} == {"identity, spins"}
+    assert all(share.value == 1 for name, share in shares.items() if name != "identity, spins")
+    whole = measures.identity_kept(texts, readings)
+    assert sum(share.count for share in shares.values()) == whole.count
+    assert sum(share.right for share in shares.values()) == whole.right
+
+
 def test_always_unsure_is_no_identity(texts):
     readings = [dataclasses.replace(one, shape=torch.full_like(one.shape, UNSURE)) for one in told(texts)]
     assert measures.identity_kept(texts, readings).value == 0

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from demo.eval import frozen
-from demo.eval.image_models import CHECKPOINTS, file_hashes, lora_path
+from demo.eval.image_models import CHECKPOINTS, file_hashes, story_lora_path
 from demo.eval.image_report import CFG, REPORTS, SAMPLER, SCHEDULER
 from demo.eval.network_reader import NetworkReader
 from demo.eval.story_models import BASELINE, FULL, Story, arms_of
@@ -34,7 +34,7 @@ def mean(report, arm, row="agreement"):
 
 def test_the_report_is_of_the_shipped_files(report):
     assert report["checkpoints"] == file_hashes()
-    assert report["lora"] == hashlib.sha256(lora_path().read_bytes()).hexdigest()
+    assert report["lora"] == hashlib.sha256(story_lora_path().read_bytes()).hexdigest()
     assert report["readers"] == frozen.current()
     assert report["stories"] * report["seeds"] >= 200 and report["arms"].keys() == arms_of().keys()
     settings = {"cfg": CFG, "sampler": SAMPLER, "scheduler": SCHEDULER, "steps": 20, "strength": 1.0}
@@ -69,9 +69,22 @@ def test_what_each_part_does(report):
 def test_the_readme_tells_what_the_report_says(report):
     text = (CHECKPOINTS.parent.parent / "README.md").read_text(encoding="utf-8")
     table = text.split("### A story")[1].split("###")[0].split("## ")[0]
-    for arm in (BASELINE, FULL, "story, no identity attention", "story, no reweighting", "story, neither"):
+    told = {
+        BASELINE: "frames prompted one by one",
+        FULL: "one prompt, reweighting and identity attention (the paper)",
+        "story, no identity attention": "the same without identity attention",
+        "story, no reweighting": "the same without reweighting",
+        "story, neither": "one prompt and nothing else",
+        "one by one, identity attention": "one by one, with identity attention",
+        "story, other noise for each frame": "the paper's, other noise for each frame",
+        "one by one, other noise for each frame": "one by one, other noise for each frame",
+    }
+    for arm, words in told.items():
         values = [f"{mean(report, arm, row) * 100:.0f} %" for row in ("agreement", "background", "light")]
-        assert any(line.endswith(f"| {' | '.join(values)} |") for line in table.splitlines()), (arm, values)
+        assert f"| {words} | {' | '.join(values)} |" in table.splitlines(), (arm, values)
+    gain = report["arms"][FULL]["agreement"]["gain"]
+    points = [f"{gain[name] * 100:.1f}" for name in ("mean", "low", "high")]
+    assert f"({points[0]} points, 95 %: {points[1]} to {points[2]})" in " ".join(table.split())
 
 
 def test_a_story_through_the_nodes():
@@ -81,7 +94,7 @@ def test_a_story_through_the_nodes():
     from papernodes.nodes.story import StoryPrompts
 
     model, clip, vae = DemoCheckpoint.execute("image").args[:3]
-    factors = comfy.utils.load_torch_file(str(lora_path()))
+    factors = comfy.utils.load_torch_file(str(story_lora_path()))
     tuned = comfy.sd.load_lora_for_models(model, clip, factors, 1.0, 1.0)
     reader, right = NetworkReader(device=torch.device("cpu")), {}
     for name, (unet, words) in {"with": tuned, "without": (model, clip)}.items():

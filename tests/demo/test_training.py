@@ -11,7 +11,7 @@ import pytest
 import torch
 from comfy.ldm.modules.diffusionmodules.util import make_beta_schedule
 
-from demo import diffusion, training, training_drawings, world_tokens
+from demo import diffusion, training, training_drawings, training_state, world_tokens
 from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
@@ -97,7 +97,7 @@ def test_a_loss_that_is_not_finite_ends_the_piece_and_keeps_the_last_state(tmp_p
 def test_a_state_is_at_most_16_mib(tmp_path):
     path = tmp_path / "state.safetensors"
     training.write_state(path, {"a": torch.zeros(8_380_000)}, training.Progress())
-    assert path.stat().st_size <= training.MAXIMUM_STATE_BYTES
+    assert path.stat().st_size <= training_state.MAXIMUM_STATE_BYTES
     with pytest.raises(ValueError, match="more than 16 MiB"):
         training.write_state(path, {"a": torch.zeros(8_400_000)}, training.Progress())
     with pytest.raises(ValueError, match="not finite"):

@@ -12,7 +12,16 @@ import pytest
 import torch
 from demo_files import random_weights
 
-from demo import diffusion, train_clip_vision, train_control, train_image, train_vae, training, world_tokens
+from demo import (
+    diffusion,
+    train_clip_vision,
+    train_control,
+    train_image,
+    train_vae,
+    training,
+    training_state,
+    world_tokens,
+)
 from demo.world.scene import draw_scenes
 from networks import demo_controlnet, demo_format, demo_image, demo_vision
 
@@ -54,7 +63,7 @@ def check_folder(folder: Path, *pictures: str) -> None:
     _, progress = training.read_state(folder / "state.safetensors")
     assert progress.step == 3
     assert json.loads((folder / "losses.json").read_text()) == [[3, progress.losses[0][1]]]
-    assert (folder / "state.safetensors").stat().st_size <= training.MAXIMUM_STATE_BYTES
+    assert (folder / "state.safetensors").stat().st_size <= training_state.MAXIMUM_STATE_BYTES
     for name in ("losses.png", *pictures):
         assert (folder / name).stat().st_size > 200, name
 

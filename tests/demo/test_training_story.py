@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from demo import story_captions, train_story_lora
-from demo.eval.image_models import CHECKPOINTS, ImageModels, lora_path
+from demo.eval.image_models import CHECKPOINTS, ImageModels, story_lora_path
 from demo.story_captions import END_KEPT, END_ROW, OTHER, PHRASINGS, WORD, frame_text, story_pictures
 from demo.train_image import load_models
 from demo.world.attributes import ACCESSORIES, BACKGROUNDS, COLOURS, HELD_OUT, PATTERNS, SHAPES
@@ -145,11 +145,11 @@ def test_its_loss_reaches_all_that_is_trained():
 
 def test_the_script_writes_a_lora_that_loads(repository, tmp_path):
     command = [sys.executable, "-m", "demo.train_story_lora", "--tiny", "--final", "--state", str(tmp_path)]
-    command += ["--begin-with", str(lora_path())]
+    command += ["--begin-with", str(story_lora_path())]
     process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
     assert process.returncode == 0, process.stderr
     path = tmp_path / f"{demo_story_lora.KIND}.safetensors"
-    shipped, found = (demo_story_lora.load_lora(file) for file in (lora_path(), path))
+    shipped, found = (demo_story_lora.load_lora(file) for file in (story_lora_path(), path))
     assert all((found[name] - value).abs().max() < 0.01 for name, value in shipped.items()), "it goes on from there"
     assert len(demo_story_lora.load_lora(path)) == 176
     assert demo_format.read_metadata(path, demo_story_lora.KIND)["steps"] == "3"
@@ -188,8 +188,8 @@ def test_the_stock_loaders_lora_is_the_one_that_was_trained(lora_file, caplog):
 
 
 def test_where_the_lora_lies(lora_file, tmp_path):
-    assert lora_path(tmp_path) == tmp_path / "loras" / demo_story_lora.FILE_NAME
-    assert lora_path(lora_file.parent) == lora_file
+    assert story_lora_path(tmp_path) == tmp_path / "loras" / demo_story_lora.FILE_NAME
+    assert story_lora_path(lora_file.parent) == lora_file
 
 
 def test_a_damaged_file(lora_file, tmp_path):

@@ -24,6 +24,7 @@ from demo import (
     train_video_lora,
     train_video_vae,
     training,
+    training_state,
     video_contents,
     video_model,
     video_motion,
@@ -88,7 +89,7 @@ def check_folder(folder: Path, *pictures: str) -> None:
     _, progress = training.read_state(folder / "state.safetensors")
     assert progress.step == 3
     assert json.loads((folder / "losses.json").read_text()) == [[3, progress.losses[0][1]]]
-    assert (folder / "state.safetensors").stat().st_size <= training.MAXIMUM_STATE_BYTES
+    assert (folder / "state.safetensors").stat().st_size <= training_state.MAXIMUM_STATE_BYTES
     for name in ("losses.png", *pictures):
         assert (folder / name).stat().st_size > 200, name
 
@@ -433,6 +434,27 @@ def test_a_loras_loss_reaches_all_that_is_trained():
             state[name].normal_(std=0.02, generator=generator)
     loss().backward()
     assert all(value.grad.any() for value in state.values())
+
+
+def test_less_degraded_noise_more_often(monkeypatch):
+    """At power 2 an item's degradation is the square of an even draw: 1/3 on average."""
+    forward = random_forward()
+    _, text = video_model.build(CPU)
+    drawn = []
+
+    def degraded(noise, fresh, weights):
+        drawn.append(weights)
+        return noise
+
+    monkeypatch.setattr(train_video_lora, "degraded", degraded)
+    latents = torch.zeros(1, 16, 2, 4, 4).half()
+    pool = filled(latents, latents, torch.from_numpy(token_rows(["a red cat"])).view(1, 1, 77))
+    for power in (1.0, 2.0):
+        settings = argparse.Namespace(batch=400, noisy=0.5, degradation_power=power)
+        torch.manual_seed(0)
+        train_video_lora.make_loss(forward, text, demo_video_lora.initial_lora(0), pool, settings)()
+    assert all(weights.shape == (400,) and weights.min() >= 0 and weights.max() <= 1 for weights in drawn)
+    assert abs(drawn[0].mean() - 1 / 2) < 0.05 and abs(drawn[1].mean() - 1 / 3) < 0.05
 
 
 def test_batches_take_every_phrasing():

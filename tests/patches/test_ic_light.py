@@ -161,7 +161,8 @@ def test_it_lives_beside_a_patch_of_another_kind(model):
     lora.add_patches({"diffusion_model.out.2.weight": ("diff", (torch.full((4, 48, 3, 3), 0.01),))}, 1.0)
     both = apply_offsets(lora, offsets_of(model), 1.0)
     one, other = sample(both, latents_of()), sample(apply_offsets(model, offsets_of(model), 1.0), latents_of())
-    assert torch.isfinite(one).all() and apart(one, other) > 1e-4
+    assert torch.isfinite(one).all()
+    assert apart(one, other) > 1e-4 and apart(one, sample(lora)) > 1e-4, "both are there"
 
 
 def test_files_in_either_layout(model):
