@@ -3,7 +3,8 @@
 Jordan et al., "Muon: An optimizer for hidden layers in neural networks" (2024); the size of a step as in Liu et al.,
 "Muon is Scalable for LLM Training" (arXiv 2502.16982), so that AdamW's rates go on to suit. Neither keeps anything on
 the CPU nor waits for the GPU: a step can be captured in a CUDA graph. PyTorch's own Muon takes no convolutions and
-multiplies one matrix at a time; here those of one shape go together.
+multiplies one matrix at a time; here those of one shape, lying or standing, go together: small kernels are what a step
+of a small network takes its time for.
 """
 
 from collections import defaultdict
@@ -29,7 +30,7 @@ def orthogonalised(matrices: Tensor) -> Tensor:
     a, b, c = COEFFICIENTS
     for _ in range(ITERATIONS):
         square = x @ x.mT
-        x = a * x + (b * square + c * square @ square) @ x
+        x = torch.baddbmm(x, torch.baddbmm(square, square, square, beta=b, alpha=c), x, beta=a)
     return (x if wide else x.mT).to(matrices.dtype)
 
 
@@ -47,18 +48,27 @@ class Muon:
         self.rate, self.momentum, self.weight_decay = rate, momentum, weight_decay
         groups = defaultdict(list)
         for parameter in parameters:
-            groups[parameter.flatten(1).shape].append(parameter)
+            groups[tuple(sorted(parameter.flatten(1).shape))].append(parameter)
         self.groups = list(groups.values())  # of one shape: their matrices are multiplied together
-        self.momenta = [rate.new_zeros(len(group), *group[0].flatten(1).shape) for group in self.groups]
+        self.momenta = [rate.new_zeros(len(group), *shape) for shape, group in groups.items()]
 
     @torch.no_grad()
     def step(self) -> None:
         """One step along the parameters' gradients."""
         for group, momentum in zip(self.groups, self.momenta, strict=True):
-            gradients = torch.stack([parameter.grad.flatten(1) for parameter in group])
+            gradients = torch.stack([_lying(parameter.grad.flatten(1)) for parameter in group])
             momentum.lerp_(gradients, 1 - self.momentum)
             ahead = gradients.lerp(momentum, self.momentum)
-            moves = orthogonalised(ahead) * (STEP_SIZE * max(ahead.shape[-2:]) ** 0.5)
-            for parameter, move in zip(group, moves, strict=True):
-                parameter.mul_(1 - self.rate * self.weight_decay)
-                parameter.sub_(self.rate * move.view_as(parameter))
+            moves = orthogonalised(ahead) * (self.rate * (STEP_SIZE * max(ahead.shape[-2:]) ** 0.5))
+            torch._foreach_mul_(group, 1 - self.rate * self.weight_decay)
+            shaped = [
+                _lying(move, parameter.flatten(1).shape).reshape(parameter.shape)
+                for parameter, move in zip(group, moves, strict=True)
+            ]
+            torch._foreach_sub_(group, shaped)
+
+
+def _lying(matrix: Tensor, shape: tuple[int, int] | None = None) -> Tensor:
+    """A matrix, or its transpose if that has the shape wanted: as many columns as rows or more where left out."""
+    rows, columns = matrix.shape
+    return matrix.mT if (matrix.shape != shape if shape else rows > columns) else matrix

@@ -40,6 +40,9 @@ from demo.world_tokens import token_rows, vocabulary
 TOGETHER = 128
 """Clips of 17 frames that are rendered and encoded together, or as many single pictures as they have frames."""
 
+PLACES_OF, CONTENTS_OF = 4, 2
+"""Of so many clips of a batch one is asked for its places and its contents: reading takes as long as a block."""
+
 CONTENT_FEATURES = 2
 """Which of the features, from 0, say what they show: those behind the third of five blocks."""
 
@@ -91,7 +94,7 @@ def make_loss(
         sigmas = chance.draw()
         noisy = add_noise(clean, noise, sigmas).to(working)
         rows = captions_of_batch(tokens, chosen, empty)
-        weights = as_stored("video_unet", dict(forward.network.named_parameters()))
+        weights = as_stored("video_unet", dict(forward.network.named_parameters()), working)
         weights = {f"network.{name}": value for name, value in weights.items()}
         with autocast(device):
             context = encode_text(text, rows)
@@ -99,10 +102,11 @@ def make_loss(
         here = Contents(*(some[chosen] for some in shown))
         error = (found.float() - (noise - clean)).square()
         error = (error * error_weights(here, sigmas, clean.shape, arguments.character_weight)).mean()
-        place = readings["places"].loss(features) * arguments.place_weight
+        place = readings["places"].loss([some[::PLACES_OF] for some in features]) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
         with autocast(device):
-            content = readings["contents"].loss(features[CONTENT_FEATURES], here)
+            seen = Contents(here.classes[::CONTENTS_OF], here.local[::CONTENTS_OF])
+            content = readings["contents"].loss(features[CONTENT_FEATURES][::CONTENTS_OF], seen)
         return error + place + motion + content * arguments.content_weight
 
     return loss
@@ -226,10 +230,10 @@ def main() -> None:
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
     loss = make_loss(forward, text, readings, pool, arguments)
     trainer = Trainer(
-        parameters, loss, arguments, reserve=30, average=arguments.average, progress=progress, is_matrix=is_matrix
+        parameters, loss, arguments, reserve=20, average=arguments.average, progress=progress, is_matrix=is_matrix
     )
     say(f"{sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters")
-    probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 512) if frames > 1 else None
+    probe = MotionProbe(vae, device, arguments.size, frames, 16 if arguments.tiny else 128) if frames > 1 else None
     ticks = iter(range(1 << 30))
 
     def on_tick() -> None:

@@ -83,6 +83,7 @@ def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], 
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
     working = torch.bfloat16 if device.type == "cuda" else torch.float32
     frozen = {name: value.detach() for name, value in forward.network.state_dict().items()}
+    cast = {name: value.to(working) for name, value in frozen.items()}  # once, as autocast would in every step
 
     def loss() -> Tensor:
         chosen = pool.draw(arguments.batch)
@@ -93,7 +94,7 @@ def make_loss(forward: VideoForward, text: nn.Module, state: dict[str, Tensor], 
         sigmas = chance.draw()
         noisy = add_noise(clean, noise, sigmas).to(working)
         rows = captions_of_batch(tokens, chosen, empty, EMPTY_CAPTIONS)
-        weights = {f"network.{name}": value for name, value in apply_lora(state, frozen).items()}
+        weights = {f"network.{name}": value for name, value in (cast | apply_lora(state, frozen)).items()}
         with autocast(device):
             with torch.no_grad():
                 context = encode_text(text, rows).to(working)
@@ -215,7 +216,7 @@ def main() -> None:
     begun = load(file, KIND)[0] if file else initial_lora(arguments.seed, arguments.rank)
     state = {name: value.float().to(device).requires_grad_() for name, value in begun.items()}
     say(f"{sum(value.numel() for value in state.values()) / 1e6:.2f} M parameters")
-    trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=30, average=0.998)
+    trainer = Trainer(state, make_loss(forward, text, state, pool, arguments), arguments, reserve=20, average=0.998)
     ticks = iter(range(1 << 30))
 
     def on_tick() -> None:

@@ -211,14 +211,30 @@ class Trainer:
         self.forget_gradients()
         loss = self.loss()
         loss.backward()
-        self.group.average([parameter.grad for parameter in self.parameters if parameter.grad is not None])
-        torch.nn.utils.clip_grad_norm_(self.parameters, 1.0, foreach=True)
+        self.settle_gradients()
         self.optimiser.step()
         if self.muon:
             self.muon.step()
         with torch.no_grad():
             torch._foreach_lerp_(self.averages, [item.detach() for item in self.parameters], 1 - self.average)
             self.running.add_(loss.detach())
+
+    @torch.no_grad()
+    def settle_gradients(self) -> None:
+        """Averages the gradients over all processes and clips their common norm to 1.
+
+        They become parts of one tensor: one message, and few kernels instead of some for every parameter.
+        """
+        moved = [parameter for parameter in self.parameters if parameter.grad is not None]
+        everything = torch.cat([parameter.grad.flatten() for parameter in moved])
+        self.group.average(everything)
+        everything.mul_((1 / (everything.norm() + 1e-6)).clamp_max(1))
+        parts = everything.split([parameter.numel() for parameter in moved])
+        for parameter, part in zip(moved, parts, strict=True):
+            if parameter.is_contiguous():
+                parameter.grad = part.view(parameter.shape)
+            else:  # channels last: optimisers want the gradient laid out alike
+                parameter.grad.copy_(part.view(parameter.shape))
 
     def forget_gradients(self) -> None:
         """Frees the gradients of all parameters, whichever optimiser moves them."""

@@ -58,15 +58,11 @@ class TrainingGroup:
                 distributed.broadcast(tensor.data, 0)
 
     @torch.no_grad()
-    def average(self, tensors: Sequence[Tensor]) -> None:
-        """Replaces float32 tensors by their mean over all processes, in one message; free of syncs."""
+    def average(self, tensor: Tensor) -> None:
+        """Replaces a tensor by its mean over all processes; free of syncs."""
         if self.size > 1:
-            everything = torch.cat([tensor.flatten() for tensor in tensors])
-            distributed.all_reduce(everything)
-            parts = everything.div_(self.size).split([tensor.numel() for tensor in tensors])
-            torch._foreach_copy_(
-                list(tensors), [part.view(tensor.shape) for part, tensor in zip(parts, tensors, strict=True)]
-            )
+            distributed.all_reduce(tensor)
+            tensor.div_(self.size)
 
     def agree(self, value: float) -> float:
         """The first process's number."""

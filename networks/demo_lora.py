@@ -5,6 +5,7 @@ Of a layer ``L`` such a file holds ``PREFIX L.lora_A.weight`` (down, [rank, inpu
 the layer is: "diffusion_model." of a MODEL's network, "text_encoders.clip_l.transformer." of a CLIP's text encoder.
 """
 
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -51,13 +52,18 @@ def apply_factors(state: Mapping[str, Tensor], weights: Mapping[str, Tensor], pr
     Returns:
         Only the weights that change.
     """
-    merged = {}
-    for name, up in state.items():
+    groups = defaultdict(list)  # layers of one shape are multiplied together: small kernels are slow
+    for name in state:
         if name.endswith(_UP) and name.startswith(prefix):
             layer = name.removesuffix(_UP)
-            weight = weights[layer.removeprefix(prefix) + ".weight"]
-            change = up.flatten(1) @ state[layer + _DOWN].flatten(1)
-            merged[layer.removeprefix(prefix) + ".weight"] = weight + change.view(weight.shape).to(weight.dtype)
+            weight = weights[f"{layer.removeprefix(prefix)}.weight"]
+            groups[weight.shape, weight.dtype].append(layer)
+    merged = {}
+    for (shape, dtype), layers in groups.items():
+        up, down = (torch.stack([state[layer + end].flatten(1) for layer in layers]) for end in (_UP, _DOWN))
+        names = [f"{layer.removeprefix(prefix)}.weight" for layer in layers]
+        changes = (up @ down).view(-1, *shape).to(dtype)
+        merged |= zip(names, torch.stack([weights[name] for name in names]) + changes, strict=True)
     return merged
 
 

@@ -11,7 +11,7 @@ widened with zeros to the 4096 numbers that Wan expects.
 
 import os
 import secrets
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import comfy.clip_model
@@ -111,18 +111,41 @@ def to_stored(value: Tensor, dtype: torch.dtype) -> Tensor:
     return value.to(dtype)
 
 
-def as_stored(kind: str, weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+class _Rounded(torch.autograd.Function):
+    """Tensors with the values that float8 gives back, in a few kernels for all; gradients pass as if not rounded."""
+
+    @staticmethod
+    def forward(context, dtype: torch.dtype, *values: Tensor) -> tuple[Tensor, ...]:
+        context.shapes = [value.shape for value in values]
+        everything = to_stored(torch.cat([value.flatten() for value in values]), FLOAT8).to(dtype)
+        return _split(everything, context.shapes)
+
+    @staticmethod
+    def backward(context, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        everything = torch.cat([gradient.flatten() for gradient in gradients]).float()
+        return None, *_split(everything, context.shapes)
+
+
+def _split(everything: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ...]:
+    parts = everything.split([shape.numel() for shape in shapes])
+    return tuple(part.view(shape) for part, shape in zip(parts, shapes, strict=True))
+
+
+def as_stored(
+    kind: str, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
+) -> dict[str, Tensor]:
     """Weights with the values that a file will give back; gradients pass as if nothing was rounded.
 
     Training with them lets the other weights make up for what float8 takes from one.
+
+    Args:
+        kind: as in stored_dtype.
+        weights: float32.
+        dtype: of those that are stored in float8, whose values bfloat16 holds exactly.
     """
-    rounded = {}
-    for name, value in weights.items():
-        dtype = stored_dtype(kind, name, value)
-        if dtype == FLOAT8:
-            value = value + (to_stored(value.detach(), dtype).to(value.dtype) - value.detach())
-        rounded[name] = value
-    return rounded
+    names = [name for name, value in weights.items() if stored_dtype(kind, name, value) == FLOAT8]
+    rounded = _Rounded.apply(dtype, *(weights[name] for name in names))
+    return {**weights, **dict(zip(names, rounded, strict=True))}
 
 
 def save_for_stock(path: str | os.PathLike, state: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

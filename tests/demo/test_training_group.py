@@ -74,7 +74,7 @@ def test_a_process_alone_has_nothing_to_do(monkeypatch):
     monkeypatch.delenv("WORLD_SIZE", raising=False)
     group = TrainingGroup.join(False)
     gradient = torch.ones(3)
-    group.average([gradient])
+    group.average(gradient)
     group.share_first([gradient])
     group.leave()
     assert group == TrainingGroup() and group.agree(0.25) == 0.25 and torch.equal(gradient, torch.ones(3))
