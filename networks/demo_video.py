@@ -131,9 +131,7 @@ def _split(everything: Tensor, shapes: Sequence[torch.Size]) -> tuple[Tensor, ..
     return tuple(part.view(shape) for part, shape in zip(parts, shapes, strict=True))
 
 
-def as_stored(
-    kind: str, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32
-) -> dict[str, Tensor]:
+def as_stored(kind: str, weights: Mapping[str, Tensor], dtype: torch.dtype = torch.float32) -> dict[str, Tensor]:
     """Weights with the values that a file will give back; gradients pass as if nothing was rounded.
 
     Training with them lets the other weights make up for what float8 takes from one.
