@@ -29,6 +29,8 @@ KINDS = (
     "video_vae",
     "video_lora_warped_noise",
     "image_lora_story",
+    "ic_light_fc",
+    "ic_light_fbc",
 )
 
 _FORMAT = "papernodes-demo"
