@@ -14,6 +14,7 @@ MODULES = (
     "story",
     "identity_attention",
     "story_pictures",
+    "light_pictures",
     "demo_checkpoint",
 )
 

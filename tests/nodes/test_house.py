@@ -33,6 +33,8 @@ NODE_IDS = [
     "PaperNodes_IdentityAttention",
     "PaperNodes_StoryNoise",
     "PaperNodes_StorySheet",
+    "PaperNodes_NormalsFromLight",
+    "PaperNodes_DetailTransfer",
     "PaperNodes_DemoCheckpoint",
 ]
 
