@@ -186,8 +186,8 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
     if "Save story sheet" in pictures:
         return whole(pictures["Save story sheet"][0])
-    if "Save normals" in pictures:
-        return slices([pictures[title][0] for title in ("Save relit picture", "Save normals")])
+    if "Save pictures of normals" in pictures:
+        return slices([pictures[title][0] for title in ("Save relit pictures", "Save pictures of normals")])
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
     if "Save video" in pictures:

@@ -56,7 +56,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
-    "normals_and_detail": {"Save normals": 1, "Save relit picture": 1},
+    "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
     "story_sheet": {"Save story sheet": 1},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
 }
