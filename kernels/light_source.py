@@ -20,13 +20,13 @@ The pictures are those of IC-Light's demonstrations (lllyasviel 2024): 8-bit lev
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
+from .affine import cos_and_sin
 from .editor_json import (
     article,
     between_keys,
@@ -172,7 +172,7 @@ def light_maps(lights: tuple[Light, ...], frames: int, height: int, width: int, 
 
 def _side(numbers: dict[str, float], height: int, width: int, span: int) -> Tensor:
     """float64 [H, W]: span times v of a side light."""
-    towards_x, towards_y = _direction(numbers["angle"])
+    towards_x, towards_y = cos_and_sin(numbers["angle"])
     middle_x, middle_y = (width - 1) / 2, (height - 1) / 2
     reach = middle_x * abs(towards_x) + middle_y * abs(towards_y)
     x = torch.arange(width, dtype=torch.float64) - middle_x
@@ -192,13 +192,6 @@ def _point(numbers: dict[str, float], height: int, width: int, span: int) -> Ten
 
 
 _DRAWN_BY = {"side": _side, "point": _point}
-
-
-def _direction(angle: float) -> tuple[float, float]:
-    """(x, y) of length 1, y down, exact at quarter turns."""
-    quarters, rest = divmod(angle, 90.0)
-    x, y = math.cos(math.radians(rest)), math.sin(math.radians(rest))
-    return ((x, y), (-y, x), (-x, -y), (y, -x))[int(quarters) % 4]
 
 
 def _light(entry: object, where: str, frames: int) -> Light:
