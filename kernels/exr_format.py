@@ -3,7 +3,7 @@
 The opencv-python-headless wheels of version 5 are built without OpenEXR, and OpenCV reads it only where an environment
 variable was set before. FFmpeg decodes it too, and PyAV, which carries FFmpeg, is among ComfyUI's own requirements.
 FFmpeg leaves black what it cannot read, so the file's structure is checked here first: all its pieces must be there,
-and those that zlib packed (ZIP, ZIPS, PXR24) must be whole by their checksums.
+and those that zlib packed (ZIP, ZIPS, PXR24) must be whole by their checksums. Damage inside others is not noticed.
 
 The format: https://openexr.com/en/latest/OpenEXRFileLayout.html.
 """

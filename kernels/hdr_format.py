@@ -77,7 +77,7 @@ def read_hdr(
     else:
         hint = " Its colours are made for a screen; Load Image reads it." if is_ordinary_picture(data) else ""
         raise ValueError(f"{name}: not a Radiance .hdr or OpenEXR .exr file{looks_like(data)}.{hint}")
-    return light.nan_to_num_(nan=0.0, posinf=BRIGHTEST, neginf=0.0).clamp_(min=0.0)
+    return light.nan_to_num_(nan=0.0, posinf=BRIGHTEST).clamp_(min=0.0)
 
 
 def _read_radiance(data: bytes, name: str, most_pixels: int) -> Tensor:

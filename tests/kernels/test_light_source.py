@@ -174,6 +174,8 @@ def test_ways_bend_the_time_of_every_value(way, part):
     assert float(numbers["x"][1]) == pytest.approx(part)
     assert float(numbers["radius"][1]) == pytest.approx(0.2 + part)
     assert (numbers["y"] == 0.75).all(), "what a key does not say is as in its light"
+    red = parse_lights(text(side(0, colour="#ff0000", keys=[{"frame": 1}])), 2)[0]
+    assert red.keys[0].colour == (1, 0, 0) and red.keys[0].numbers == red.numbers
     assert float(numbers["x"][4]) == 1
     assert (colours == 1).all() and colours.dtype == torch.float64
 
