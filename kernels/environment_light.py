@@ -156,7 +156,7 @@ def irradiance(coefficients: Tensor, normals: Tensor) -> Tensor:
         ],
         -1,
     )
-    return (basis @ coefficients.to(basis)).clamp(min=0.0)
+    return (basis @ coefficients.float().to(basis)).clamp(min=0.0)
 
 
 def dome_normals(height: int, width: int) -> Tensor:
@@ -214,7 +214,7 @@ def environment_light_maps(
             on_frame(frame, frames)
         own = normals[frame] if normals.ndim == 4 else normals
         # Turning the surroundings one way is turning the surface the other way.
-        result[frame] = irradiance(coefficients, own.to(torch.float32) @ matrix.to(own.device, torch.float32))
+        result[frame] = irradiance(coefficients, own.to(torch.float32) @ matrix.float().to(own.device))
     return result
 
 

@@ -123,7 +123,7 @@ def rotate_environment(environment: Tensor, yaw: Tensor, pitch: Tensor) -> Tenso
         if about_x == 0 and abs(texels - round(texels)) < _WHOLE:
             result[frame] = environment.roll(round(texels), dims=1)
         else:
-            result[frame] = _read(picture, directions @ matrices[frame].to(directions))
+            result[frame] = _read(picture, directions @ matrices[frame].float().to(directions))
     return result
 
 
@@ -171,7 +171,7 @@ def background_frames(
     for frame, matrix in enumerate(matrices):
         if on_frame is not None:
             on_frame(frame, len(matrices))
-        result[frame] = _read(picture, rays @ matrix.to(rays))
+        result[frame] = _read(picture, rays @ matrix.float().to(rays))
     return result
 
 
