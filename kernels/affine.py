@@ -55,6 +55,13 @@ def turn_and_scale(angle: float, scale: float, centre: tuple[float, float], move
     return Affine(cos, -sin, sin, cos, move[0] + (x - (cos * x - sin * y)), move[1] + (y - (sin * x + cos * y)))
 
 
+def cos_and_sin(angle: float) -> tuple[float, float]:
+    """Of an angle in degrees; exact at quarter turns, and the same for whole turns more."""
+    quarters, rest = divmod(angle, 90.0)
+    cos, sin = math.cos(math.radians(rest)), math.sin(math.radians(rest))
+    return ((cos, sin), (-sin, cos), (-cos, -sin), (sin, -cos))[int(quarters) % 4]
+
+
 @dataclass(frozen=True)
 class Box:
     """Pixels left..right - 1, top..bottom - 1."""

@@ -16,7 +16,6 @@ Between keys x, y and angle travel evenly and scale by equal ratios, in the time
 
 from __future__ import annotations
 
-import json
 import re
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,12 +23,21 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from .schedule import WAYS, travel
+from .editor_json import (
+    article,
+    between_keys,
+    read_frame,
+    read_keys,
+    read_list,
+    read_number,
+    read_text,
+    read_way,
+    short,
+)
 
 VERSION = 1
 MOST_OBJECTS = 100
 MOST_POINTS = 2000
-MOST_CHARACTERS = 16_000_000
 
 _ID = re.compile(r"[A-Za-z0-9_-]{1,40}", re.ASCII)
 _LONGEST_NAME = 80
@@ -67,15 +75,10 @@ class MotionObject:
         if not self.keys:
             return torch.tensor([[0.0, 0.0, 0.0, 1.0]], dtype=torch.float64).expand(frames, 4).clone()
         values = torch.tensor([[key.x, key.y, key.angle, key.scale] for key in self.keys], dtype=torch.float64)
-        time = torch.arange(frames, dtype=torch.float64)
-        result = values[0].expand(frames, 4).clone()
-        for index, (before, key) in enumerate(pairwise(self.keys)):
-            here = (time >= before.frame) & (time < key.frame)
-            part = travel((time[here] - before.frame) / (key.frame - before.frame), key.way)[:, None]
-            start, end = values[index], values[index + 1]
-            result[here, :3] = start[:3] + (end[:3] - start[:3]) * part
-            result[here, 3:] = start[3:] * (end[3:] / start[3:]) ** part
-            result[time >= key.frame] = end
+        before, after, part = between_keys(self.keys, frames)
+        start, end, part = values[before], values[after], part[:, None]
+        result = start + (end - start) * part
+        result[:, 3:] = start[:, 3:] * (end[:, 3:] / start[:, 3:]) ** part
         return result
 
 
@@ -101,26 +104,10 @@ def parse_motion(text: str, frames: int, name: str = "motion") -> Motion:
     Raises:
         ValueError: names the object and the key, what came and what was expected.
     """
-    if not isinstance(text, str):
-        raise ValueError(f"{name}: got a {type(text).__name__}; expected the JSON text of the Cut and Drag editor.")
-    if not text.strip():
+    content = read_text(text, name, "Cut and Drag", "a motion", VERSION, f'{{"version": {VERSION}, "objects": [...]}}')
+    if content is None:
         return Motion()
-    if len(text) > MOST_CHARACTERS:
-        raise ValueError(f"{name}: the text has {len(text)} characters; at most {MOST_CHARACTERS} are read.")
-    try:
-        content = json.loads(text, parse_constant=_no_constant)
-    except RecursionError:
-        raise ValueError(f"{name}: the JSON is nested too deeply to be a motion.") from None
-    except ValueError as error:  # JSONDecodeError is one
-        raise ValueError(f"{name}: this is not JSON ({error}); expected the text of the Cut and Drag editor.") from None
-    if not isinstance(content, dict):
-        came = "nothing" if content is None else _article(content)
-        raise ValueError(f'{name}: got {came}; expected {{"version": {VERSION}, "objects": [...]}}.')
-    _check_version(content, name)
-    objects = content.get("objects")
-    objects = [] if objects is None else objects
-    if not isinstance(objects, list):
-        raise ValueError(f'{name}: "objects" is {_article(objects)}; expected a list.')
+    objects = read_list(content, "objects", name)
     if len(objects) > MOST_OBJECTS:
         raise ValueError(f"{name}: there are {len(objects)} objects; at most {MOST_OBJECTS} can be moved.")
     parsed, seen = [], {}
@@ -153,41 +140,25 @@ def middle(polygon: tuple[tuple[float, float], ...]) -> tuple[float, float]:
     return sum(columns) / len(polygon), sum(rows) / len(polygon)
 
 
-def _no_constant(word: str) -> float:
-    raise ValueError(f"{word} is not a number")
-
-
-def _check_version(content: dict, name: str) -> None:
-    version = content.get("version")
-    if isinstance(version, bool) or not isinstance(version, int) or version < 1:
-        came = '"version" is missing' if "version" not in content else f'"version" is {_short(version)}'
-        raise ValueError(f"{name}: {came}; expected {VERSION}.")
-    if version > VERSION:
-        raise ValueError(
-            f"{name}: it was written by a newer version of this pack (format {_short(version)}, this pack reads up to"
-            f" {VERSION}). Update ComfyUI-PaperNodes."
-        )
-
-
 def _object(entry: object, number: int, frames: int, name: str) -> MotionObject:
     where = f"{name}: object {number}"
     if not isinstance(entry, dict):
-        raise ValueError(f"{where} is {_article(entry)}; expected an object with id, polygon and keys.")
+        raise ValueError(f"{where} is {article(entry)}; expected an object with id, polygon and keys.")
     title = entry.get("name")
     title = "" if title is None else title
     if not isinstance(title, str) or len(title) > _LONGEST_NAME:
-        came = f"{len(title)} characters long" if isinstance(title, str) else _article(title)
+        came = f"{len(title)} characters long" if isinstance(title, str) else article(title)
         raise ValueError(f'{where}: "name" is {came}; expected a text of up to {_LONGEST_NAME} characters.')
     identity = entry.get("id")
     if not isinstance(identity, str) or not _ID.fullmatch(identity):
         raise ValueError(
-            f'{where}: "id" is {_short(identity)}; expected 1 to 40 letters, digits, underscores or hyphens.'
+            f'{where}: "id" is {short(identity)}; expected 1 to 40 letters, digits, underscores or hyphens.'
         )
     shown = title if title.isprintable() and title.strip() else identity
     where = f'{where} ("{shown}")'
     points = entry.get("polygon")
     if not isinstance(points, list):
-        raise ValueError(f'{where}: "polygon" is {_article(points)}; expected a list of points [x, y].')
+        raise ValueError(f'{where}: "polygon" is {article(points)}; expected a list of points [x, y].')
     if not 3 <= len(points) <= MOST_POINTS:
         count = f"{len(points)} point{'' if len(points) == 1 else 's'}"
         raise ValueError(f"{where}: its polygon has {count}; expected 3 to {MOST_POINTS}.")
@@ -197,77 +168,23 @@ def _object(entry: object, number: int, frames: int, name: str) -> MotionObject:
     )
     pivot = entry.get("pivot")
     pivot = middle(polygon) if pivot is None else _point(pivot, f"{where}: its pivot", _PIVOT_RANGE)
-    keys = entry.get("keys")
-    keys = [] if keys is None else keys
-    if not isinstance(keys, list):
-        raise ValueError(f'{where}: "keys" is {_article(keys)}; expected a list.')
-    parsed: list[MotionKey] = []
-    for index, key in enumerate(keys, start=1):
-        parsed.append(_key(key, f"{where}: key {index}", frames))
-        if index > 1 and parsed[-1].frame <= parsed[-2].frame:
-            raise ValueError(
-                f"{where}: key {index} is at frame {parsed[-1].frame}, but key {index - 1} is at frame"
-                f" {parsed[-2].frame}; frames must increase from key to key."
-            )
-    return MotionObject(identity, polygon, pivot, tuple(parsed), title)
+    keys = read_keys(entry, where, lambda key, place: _key(key, place, frames))
+    return MotionObject(identity, polygon, pivot, keys, title)
 
 
 def _key(key: object, where: str, frames: int) -> MotionKey:
     if not isinstance(key, dict):
-        raise ValueError(f"{where} is {_article(key)}; expected an object with frame, x, y, angle, scale and way.")
-    frame = key.get("frame")
-    # NaN and the infinities have no whole remainder either.
-    whole = isinstance(frame, (int, float)) and not isinstance(frame, bool) and frame % 1 == 0
-    if not whole or frame < 0:
-        came = '"frame" is missing' if "frame" not in key else f'"frame" is {_short(frame)}'
-        raise ValueError(f"{where}: {came}; expected a whole number from 0 to {frames - 1}.")
-    if frame > frames - 1:
-        raise ValueError(
-            f"{where} is at frame {_short(int(frame))}, beyond the clip of {frames} frames (0 to {frames - 1}). Move or"
-            " delete the key, or raise 'frames'."
-        )
+        raise ValueError(f"{where} is {article(key)}; expected an object with frame, x, y, angle, scale and way.")
+    frame = read_frame(key, where, frames)
     numbers = {
-        field: _number(key.get(field, default), f'{where}: "{field}"', low, high)
+        field: read_number(key.get(field, default), f'{where}: "{field}"', low, high)
         for field, (low, high, default) in _RANGES.items()
     }
-    way = key.get("way", WAYS[0])
-    if not isinstance(way, str) or way not in WAYS:
-        raise ValueError(f'{where}: "way" is {_short(way)}; expected one of {", ".join(WAYS)}.')
-    return MotionKey(int(frame), **numbers, way=way)
+    return MotionKey(frame, **numbers, way=read_way(key, where))
 
 
 def _point(point: object, where: str, bounds: tuple[float, float]) -> tuple[float, float]:
     if not isinstance(point, list) or len(point) != 2:
-        raise ValueError(f"{where} is {_short(point)}; expected [x, y].")
-    x, y = (_number(value, f"{where}: {axis}", *bounds) for axis, value in zip("xy", point, strict=True))
+        raise ValueError(f"{where} is {short(point)}; expected [x, y].")
+    x, y = (read_number(value, f"{where}: {axis}", *bounds) for axis, value in zip("xy", point, strict=True))
     return x, y
-
-
-def _number(value: object, where: str, low: float, high: float) -> float:
-    good = isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
-    if not good:  # NaN fails the comparison too
-        raise ValueError(f"{where} is {_short(value)}; expected a number from {low:g} to {high:g}.")
-    return float(value)
-
-
-def _article(value: object) -> str:
-    """What kind of JSON value something is, for a person."""
-    names = {
-        dict: "an object",
-        list: "a list",
-        str: "a text",
-        bool: "a truth value",
-        int: "a number",
-        float: "a number",
-    }
-    return "missing" if value is None else names[type(value)]
-
-
-def _short(value: object) -> str:
-    """A JSON value as it was written, cut short."""
-    if value is None or isinstance(value, (dict, list)):
-        return _article(value)
-    if isinstance(value, int) and abs(value) >= 10**18:
-        return "a huge number"  # Python refuses to write the largest ones
-    text = json.dumps(value)
-    return text if len(text) <= 40 else text[:37] + "..."

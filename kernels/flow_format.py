@@ -19,6 +19,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from .file_kinds import looks_like
 from .flow import DIRECTIONS, Flow, check_vectors
 
 SUFFIXES = (".flo", ".npy", ".safetensors")
@@ -29,16 +30,6 @@ _UNKNOWN = 1e9
 _LAYOUTS = "[frames - 1, 2, H, W], [frames - 1, H, W, 2], [2, H, W] or [H, W, 2]"
 _LARGEST_HEADER = 1 << 20  # bytes; ours has some hundreds
 _SAFETENSORS_TYPES = {"F16": torch.float16, "BF16": torch.bfloat16, "F32": torch.float32, "F64": torch.float64}
-_KNOWN_STARTS = (
-    (b"PK", "a zip archive (.npz or .pth?)"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"\x80\x05", "a Python pickle"),
-    (b"\x89PNG", "a PNG picture"),
-    (b"\xff\xd8\xff", "a JPEG picture"),
-    (b"\x93NUMPY", "a NumPy .npy file"),
-    (_FLO_MAGIC, "a Middlebury .flo file"),
-)
 
 
 def read_flow(
@@ -129,12 +120,6 @@ def _bytes(values: Tensor) -> bytes:
     return values.contiguous().numpy().astype("<f4", copy=False).tobytes()
 
 
-def _what(data: memoryview) -> str:
-    """What the file rather seems to be."""
-    start = bytes(data[:8])
-    return next((f"; it looks like {what}" for magic, what in _KNOWN_STARTS if start.startswith(magic)), "")
-
-
 def _numbers(data: memoryview, dtype: torch.dtype) -> Tensor:
     """The bytes as a float32 tensor of its own (little-endian source)."""
     return torch.frombuffer(bytearray(data), dtype=dtype).to(torch.float32)
@@ -143,7 +128,8 @@ def _numbers(data: memoryview, dtype: torch.dtype) -> Tensor:
 def _parse_flo(data: memoryview, direction: str, name: str) -> Flow:
     if len(data) < 12 or data[:4] != _FLO_MAGIC:
         raise ValueError(
-            f"{name}: not a .flo file{_what(data)}; expected the number 202021.25 (bytes 50 49 45 48) at its start."
+            f"{name}: not a .flo file{looks_like(data)}; expected the number 202021.25 (bytes 50 49 45 48) at its"
+            " start."
             if len(data) >= 12
             else f"{name}: only {len(data)} bytes; a .flo file has at least 20."
         )
@@ -163,7 +149,7 @@ def _parse_npy(data: memoryview, name: str) -> Tensor:
     import numpy
 
     if data[:6] != b"\x93NUMPY":
-        raise ValueError(f"{name}: not a .npy file{_what(data)}; expected an array saved by numpy.save.")
+        raise ValueError(f"{name}: not a .npy file{looks_like(data)}; expected an array saved by numpy.save.")
     head = io.BytesIO(data[: 10 + 2 * _LARGEST_HEADER])
     try:
         version = numpy.lib.format.read_magic(head)
@@ -192,7 +178,7 @@ def _parse_safetensors(data: memoryview, direction: str, name: str) -> Flow:
     (length,) = struct.unpack("<Q", data[:8])
     if length > len(data) - 8 or length > _LARGEST_HEADER or data[8:9] != b"{":
         raise ValueError(
-            f"{name}: not a .safetensors file{_what(data)}; its header would have {length} bytes and the file has"
+            f"{name}: not a .safetensors file{looks_like(data)}; its header would have {length} bytes and the file has"
             f" {len(data)}."
         )
     try:
