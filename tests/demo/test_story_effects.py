@@ -36,7 +36,7 @@ def test_the_report_is_of_the_shipped_files(report):
     assert report["checkpoints"] == file_hashes()
     assert report["lora"] == hashlib.sha256(story_lora_path().read_bytes()).hexdigest()
     assert report["readers"] == frozen.current()
-    assert report["stories"] * report["seeds"] >= 200 and report["arms"].keys() == arms_of().keys()
+    assert report["stories"] * report["seeds"] >= 400 and report["arms"].keys() == arms_of().keys()
     settings = {"cfg": CFG, "sampler": SAMPLER, "scheduler": SCHEDULER, "steps": 20, "strength": 1.0}
     assert {name: report[name] for name in settings} == settings
     assert (REPORTS / "story.md").read_text(encoding="ascii") == markdown(report)
@@ -47,11 +47,9 @@ def test_places_and_lights_stay_right(report):
     assert min(mean(report, FULL, row) for row in ("background", "light", "shape right", "named right")) > 0.9
 
 
-def test_the_bar_that_is_missed_is_known(report):
-    """Frames must agree more than those that are prompted one by one; on these models they do not (README)."""
-    gain = report["arms"][FULL]["agreement"]["gain"]
-    assert gain["low"] < GAIN_BAR, "it is reached: say so in README, TRAINING.md and here"
-    assert gain["mean"] > -0.03
+def test_frames_agree_more_than_those_prompted_one_by_one(report):
+    assert report["arms"][FULL]["agreement"]["gain"]["low"] >= GAIN_BAR
+    assert all(mean(report, FULL, row) >= mean(report, BASELINE, row) for row in ("colour", "pattern", "accessory"))
 
 
 def test_what_each_part_does(report):
@@ -61,9 +59,10 @@ def test_what_each_part_does(report):
         (FULL, "story, no identity attention"),
         ("one by one, identity attention", BASELINE),
         (FULL, "story, other noise for each frame"),
-        (BASELINE, "one by one, other noise for each frame"),
     ):
         assert mean(report, with_it) > mean(report, without) + 0.01
+    # One by one, what the place makes of a character outweighs its noise.
+    assert abs(mean(report, BASELINE) - mean(report, "one by one, other noise for each frame")) < 0.05
 
 
 def test_the_readme_tells_what_the_report_says(report):
@@ -84,7 +83,7 @@ def test_the_readme_tells_what_the_report_says(report):
         assert f"| {words} | {' | '.join(values)} |" in table.splitlines(), (arm, values)
     gain = report["arms"][FULL]["agreement"]["gain"]
     points = [f"{gain[name] * 100:.1f}" for name in ("mean", "low", "high")]
-    assert f"({points[0]} points, 95 %: {points[1]} to {points[2]})" in " ".join(table.split())
+    assert f"({points[0]} points, 95 %: {points[1]} to {points[2]}; the aim was 10)" in " ".join(table.split())
 
 
 def test_a_story_through_the_nodes():
