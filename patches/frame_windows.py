@@ -1,9 +1,8 @@
 """Context windows over the frames of a clip: the host's own, made to work where frames are the batch.
 
-``comfy.context_windows`` chooses the windows, runs them and blends what comes out. Three things of it hold only where
-the frames are a dimension of their own, and are put right here: a step is found by one noise level and not by one for
-each frame; what lies in ``model_conds`` with an entry for each frame is cut to the window; and so are the pictures of
-ControlNets.
+``comfy.context_windows`` chooses the windows, runs them and blends what comes out. What of it holds only where frames are
+a dimension of their own is put right here: a step is found by one noise level, not by one for each frame; what lies in
+``model_conds`` with an entry for each frame is cut to the window, and so are the pictures of ControlNets.
 """
 
 from __future__ import annotations
@@ -67,12 +66,17 @@ class FrameWindows(comfy.context_windows.IndexListContextHandler):
     """The host's windows over a batch of frames."""
 
     def __init__(self, windows: Windows) -> None:
+        fuse, schedules = windows.fuse, comfy.context_windows.ContextSchedules
+        linear = fuse == comfy.context_windows.ContextFuseMethods.OVERLAP_LINEAR
+        if windows.schedule == schedules.BATCHED or (linear and windows.overlap == 0):
+            # Nothing to blend, and the host's ramps want an overlap in every window.
+            fuse = comfy.context_windows.ContextFuseMethods.FLAT
         super().__init__(
             context_schedule=comfy.context_windows.get_matching_context_schedule(windows.schedule),
-            fuse_method=comfy.context_windows.get_matching_fuse_method(windows.fuse),
+            fuse_method=comfy.context_windows.get_matching_fuse_method(fuse),
             context_length=windows.length,
             context_overlap=windows.overlap,
-            closed_loop=windows.schedule == comfy.context_windows.ContextSchedules.UNIFORM_LOOPED,
+            closed_loop=windows.schedule == schedules.UNIFORM_LOOPED,
             dim=0,
         )
 
@@ -116,7 +120,6 @@ class FrameWindows(comfy.context_windows.IndexListContextHandler):
             hint = control.cond_hint_original
             if hint is not None and hint.shape[0] > 1:
                 shown.cond_hint_original = window.get_tensor(comfy.utils.repeat_to_batch_size(hint, frames))
-            shown.cond_hint = None
             if control.previous_controlnet is not None:
                 shown.previous_controlnet = self._control(control.previous_controlnet, frames, window)
             held[id(control)] = shown

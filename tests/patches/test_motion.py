@@ -1,6 +1,7 @@
 """Clips on an SD1.5 in miniature: diffusers' whole network, the laws of a patch, clones, windows, errors."""
 
 import gc
+import itertools
 
 import comfy.model_management
 import comfy.patcher_extension
@@ -16,7 +17,7 @@ from papernodes.networks.demo_image import GROUPS, UNET_CONFIG, load_model
 from papernodes.networks.ic_light import FIRST, read_offsets
 from papernodes.networks.motion import read_motion
 from papernodes.nodes.demo_checkpoint import FOLDER
-from papernodes.patches.frame_windows import FUSE_METHODS, SCHEDULES, Windows
+from papernodes.patches.frame_windows import FUSE_METHODS, SCHEDULES, FrameWindows, Windows
 from papernodes.patches.frames import MotionModelError, joined, with_frames, with_motion
 from papernodes.patches.ic_light import apply_offsets, with_latents
 from tiny_models import tiny_conditioning, tiny_model
@@ -154,6 +155,15 @@ def test_scales(model, seed, joint_norm):
     assert not hooks_of(model)
 
 
+def test_without_scale_the_modules_are_not_run(model):
+    network = motion()
+    for weight in network.parameters():
+        weight.fill_(float("nan"))
+    off = sample(with_motion(model, None))
+    assert torch.equal(sample(with_motion(model, network, 0.0)), off)
+    assert not torch.isfinite(sample(with_motion(model, network, 1.0))).all()
+
+
 @pytest.mark.parametrize("seed", SEEDS)
 def test_scales_on_a_stock_checkpoint(seed):
     """320 wide with 32 groups, one block a level, no middle; the file in half precision."""
@@ -279,13 +289,44 @@ def test_a_clip_of_one_window_is_no_window(model, joint_norm):
 
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
-@pytest.mark.parametrize("fuse", FUSE_METHODS)
-def test_windows_cover_a_long_clip(model, schedule, fuse):
+def test_windows_cover_a_long_clip(model, schedule):
     """Also samplers that look between the steps; more frames than the modules know positions."""
-    windows = Windows(4, 2, schedule, fuse)
-    found = sample(with_motion(model, motion(positions=4), windows=windows), frames=7, sampler="heun")
+    found = sample(with_motion(model, motion(positions=4), windows=Windows(4, 2, schedule)), frames=7, sampler="heun")
     assert found.shape[0] == 7 and torch.isfinite(found).all()
     assert all(float(frame.std()) > 0.05 for frame in found), "each frame was computed"
+
+
+@pytest.mark.parametrize("fuse", FUSE_METHODS)
+@pytest.mark.parametrize("schedule", SCHEDULES)
+def test_what_windows_leave_alone_is_put_together_again(schedule, fuse):
+    """A network that changes nothing: no frame lost or counted twice, however the clip is cut, at each step."""
+    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0])
+
+    def nothing(_, conditions, x, t, options):
+        assert x.shape[0] == t.shape[0] <= 5
+        return [x.clone() for _ in conditions]
+
+    for length, overlap, frames, step in itertools.product((1, 2, 4, 5), range(5), (6, 7, 16), range(3)):
+        if overlap < length:
+            windows, x = FrameWindows(Windows(length, overlap, schedule, fuse)), noise_of(0, frames)
+            options = {"transformer_options": {"sample_sigmas": sigmas}}
+            found = windows.execute(nothing, None, [[], None], x, sigmas[step].expand(frames), options)
+            for one in found:
+                torch.testing.assert_close(one, x)
+
+
+@pytest.mark.parametrize(
+    ("fuse", "expected"), (("flat", (0, 0, 1 / 2, 1 / 2, 1, 1)), ("pyramid", (0, 0, 1 / 3, 2 / 3, 1, 1)))
+)
+def test_windows_are_blended_where_they_overlap(fuse, expected):
+    """Frames 0 to 3 become 0, frames 2 to 5 become 1; a pyramid counts a window's frames 1, 2, 2, 1 times."""
+    calls = itertools.count()
+    windows, x = FrameWindows(Windows(4, 2, fuse=fuse)), noise_of(0, 6)
+    options = {"transformer_options": {"sample_sigmas": torch.tensor([1.0, 0.0])}}
+    (found,) = windows.execute(
+        lambda _, conditions, x, *rest: [torch.full_like(x, next(calls))], None, [None], x, torch.ones(6), options
+    )
+    torch.testing.assert_close(found, torch.tensor(expected).view(6, 1, 1, 1).expand_as(x))
 
 
 def test_windows_without_overlap_are_clips(model):
