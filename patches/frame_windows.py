@@ -1,8 +1,8 @@
 """Context windows over the frames of a clip: the host's own, made to work where frames are the batch.
 
-``comfy.context_windows`` chooses the windows, runs them and blends what comes out. What of it holds only where frames are
-a dimension of their own is put right here: a step is found by one noise level, not by one for each frame; what lies in
-``model_conds`` with an entry for each frame is cut to the window, and so are the pictures of ControlNets.
+``comfy.context_windows`` chooses the windows, runs them and blends what comes out. What of it holds only where
+frames are a dimension of their own is put right here: a step is found by one noise level, not by one for each frame;
+what lies in ``model_conds`` with an entry for each frame is cut to the window, and so are the pictures of ControlNets.
 """
 
 from __future__ import annotations

@@ -1,61 +1,28 @@
 """Clips on an SD1.5 in miniature: diffusers' whole network, the laws of a patch, clones, windows, errors."""
 
 import gc
-import itertools
 
 import comfy.model_management
 import comfy.patcher_extension
-import comfy.samplers
 import comfy.utils
 import pytest
 import torch
 from motion_files import DEMO_WIDTHS, PerFrame, module_shapes, random_file, zero_file
+from motion_models import UNET, apart, ic_light, lit, motion, noise_of, sample, text_of
 from papernodes.kernels.frames import clips_of, frames_of
-from papernodes.networks import demo_format
-from papernodes.networks.demo_controlnet import load_controlnet
 from papernodes.networks.demo_image import GROUPS, UNET_CONFIG, load_model
-from papernodes.networks.ic_light import FIRST, read_offsets
 from papernodes.networks.motion import read_motion
-from papernodes.nodes.demo_checkpoint import FOLDER
-from papernodes.patches.frame_windows import FUSE_METHODS, SCHEDULES, FrameWindows, Windows
+from papernodes.patches.frame_windows import Windows
 from papernodes.patches.frames import MotionModelError, joined, with_frames, with_motion
-from papernodes.patches.ic_light import apply_offsets, with_latents
 from tiny_models import tiny_conditioning, tiny_model
 
 SEEDS = (0, 1, 2)
-SIZE = (4, 8, 8)
 CALL = comfy.patcher_extension.WrappersMP.APPLY_MODEL
 
 
 @pytest.fixture(scope="module")
 def model():
-    return load_model(FOLDER / "image_unet.safetensors")
-
-
-def motion(seed=0, positions=32):
-    return read_motion("a", random_file(DEMO_WIDTHS, positions, seed=seed), GROUPS)
-
-
-def text_of(seed, frames=1):
-    return [[torch.randn(frames, 8, 128, generator=torch.Generator().manual_seed(seed)), {}]]
-
-
-def noise_of(seed, frames):
-    return torch.randn(frames, *SIZE, generator=torch.Generator().manual_seed(seed))
-
-
-def sample(model, seed=0, frames=4, *, noise=None, conditions=None, cfg=3.0, sampler="euler"):
-    guider = comfy.samplers.CFGGuider(model)
-    guider.set_conds(*(conditions or (text_of(seed), text_of(100 + seed))))
-    guider.set_cfg(cfg)
-    noise = noise_of(seed, frames) if noise is None else noise
-    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "simple", 2)
-    sampler = comfy.samplers.sampler_object(sampler)
-    return guider.sample(noise, torch.zeros_like(noise), sampler, sigmas, disable_pbar=True, seed=seed)
-
-
-def apart(one, other):
-    return float((one - other).abs().max() / other.abs().max())
+    return load_model(UNET)
 
 
 def hooks_of(model):
@@ -64,18 +31,6 @@ def hooks_of(model):
         for module in model.model.modules()
         for hook in (*module._forward_hooks.values(), *module._forward_pre_hooks.values())
     ]
-
-
-def ic_light(model, seed=0):
-    generator = torch.Generator().manual_seed(seed)
-    weights = demo_format.load(FOLDER / "image_unet.safetensors", "image_unet")[0]
-    file = {name: torch.randn(value.shape, generator=generator) * 0.01 for name, value in weights.items()}
-    file[FIRST] = torch.randn(48, 8, 3, 3, generator=generator) * 0.01
-    return apply_offsets(model, read_offsets("a", file, weights, model.model.model_config.unet_config), 1.0)
-
-
-def lit(seed, frames, latents):
-    return tuple(with_latents(text_of(number, frames), latents) for number in (seed, 100 + seed))
 
 
 class OverClips(torch.nn.Module):
@@ -264,7 +219,17 @@ def test_the_weights_are_the_hosts_to_manage(model):
     sample(tuned)
     assert network in [loaded.model for loaded in comfy.model_management.loaded_models()]
     assert set(model.model.state_dict()) == names, "no part of the UNet"
-    assert tuned.clone().get_additional_models()[0].model is network
+    (beside,) = tuned.clone().get_additional_models()
+    assert beside.model is network
+    # Loaded in part, layers fetch their weights when they are called.
+    whole = sample(tuned)
+    beside.detach()
+    beside.load(beside.load_device, lowvram_model_memory=beside.model_size() // 2)
+    assert 0 < beside.loaded_size() < beside.model_size()
+    with joined(model.model.diffusion_model, 4, network), torch.no_grad():
+        found = sample(model)
+    beside.detach()
+    assert apart(found, whole) < 1e-5
 
 
 def test_nothing_is_left_after_an_error(model):
@@ -278,73 +243,6 @@ def test_nothing_is_left_after_an_error(model):
     with pytest.raises(RuntimeError, match="in the middle"):
         sample(tuned)
     assert not hooks_of(model)
-
-
-@pytest.mark.parametrize("joint_norm", (True, False))
-def test_a_clip_of_one_window_is_no_window(model, joint_norm):
-    network = motion()
-    whole = sample(with_motion(model, network, joint_norm=joint_norm))
-    cut = with_motion(model, network, joint_norm=joint_norm, windows=Windows(4, 2))
-    assert torch.equal(sample(cut), whole)
-
-
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_windows_cover_a_long_clip(model, schedule):
-    """Also samplers that look between the steps; more frames than the modules know positions."""
-    found = sample(with_motion(model, motion(positions=4), windows=Windows(4, 2, schedule)), frames=7, sampler="heun")
-    assert found.shape[0] == 7 and torch.isfinite(found).all()
-    assert all(float(frame.std()) > 0.05 for frame in found), "each frame was computed"
-
-
-@pytest.mark.parametrize("fuse", FUSE_METHODS)
-@pytest.mark.parametrize("schedule", SCHEDULES)
-def test_what_windows_leave_alone_is_put_together_again(schedule, fuse):
-    """A network that changes nothing: no frame lost or counted twice, however the clip is cut, at each step."""
-    sigmas = torch.tensor([3.0, 2.0, 1.0, 0.0])
-
-    def nothing(_, conditions, x, t, options):
-        assert x.shape[0] == t.shape[0] <= 5
-        return [x.clone() for _ in conditions]
-
-    for length, overlap, frames, step in itertools.product((1, 2, 4, 5), range(5), (6, 7, 16), range(3)):
-        if overlap < length:
-            windows, x = FrameWindows(Windows(length, overlap, schedule, fuse)), noise_of(0, frames)
-            options = {"transformer_options": {"sample_sigmas": sigmas}}
-            found = windows.execute(nothing, None, [[], None], x, sigmas[step].expand(frames), options)
-            for one in found:
-                torch.testing.assert_close(one, x)
-
-
-@pytest.mark.parametrize(
-    ("fuse", "expected"), (("flat", (0, 0, 1 / 2, 1 / 2, 1, 1)), ("pyramid", (0, 0, 1 / 3, 2 / 3, 1, 1)))
-)
-def test_windows_are_blended_where_they_overlap(fuse, expected):
-    """Frames 0 to 3 become 0, frames 2 to 5 become 1; a pyramid counts a window's frames 1, 2, 2, 1 times."""
-    calls = itertools.count()
-    windows, x = FrameWindows(Windows(4, 2, fuse=fuse)), noise_of(0, 6)
-    options = {"transformer_options": {"sample_sigmas": torch.tensor([1.0, 0.0])}}
-    (found,) = windows.execute(
-        lambda _, conditions, x, *rest: [torch.full_like(x, next(calls))], None, [None], x, torch.ones(6), options
-    )
-    torch.testing.assert_close(found, torch.tensor(expected).view(6, 1, 1, 1).expand_as(x))
-
-
-def test_windows_without_overlap_are_clips(model):
-    """What each frame has in the conditions goes with it: its light, its text, its ControlNet picture."""
-    tuned, noise, light = ic_light(with_motion(model, motion())), noise_of(0, 6), noise_of(3, 6)
-    control = load_controlnet(FOLDER / "image_controlnet_lineart.safetensors", FOLDER / "image_unet.safetensors")
-    pictures = torch.rand(6, 3, 64, 64, generator=torch.Generator().manual_seed(0)).round()
-    cut = ic_light(with_motion(model, motion(), windows=Windows(3, 0, "batched", "flat")))
-    texts = [text_of(seed, 6)[0][0] for seed in (0, 100)]
-
-    def part(frames, of):
-        drawn = {"control": control.copy().set_cond_hint(pictures[frames]), "control_apply_to_uncond": False}
-        conditions = tuple(with_latents([[text[frames], drawn]], light[frames]) for text in texts)
-        return sample(of, noise=noise[frames], conditions=conditions)
-
-    expected = torch.cat([part(slice(0, 3), tuned), part(slice(3, 6), tuned)])
-    assert apart(part(slice(0, 6), cut), expected) < 1e-4
-    assert apart(part(slice(0, 6), tuned), expected) > 1e-3
 
 
 def test_wrong_models(model):
@@ -380,14 +278,6 @@ def test_wrong_clips_are_refused_before_sampling(model):
     assert not calls
     with pytest.raises(MotionModelError, match="context length is 5 frames, and the motion modules know 4 positions"):
         with_motion(model, network, windows=Windows(5, 2))
-    for wrong, said in (
-        ((0, 0), "context length is 0; expected at least 1"),
-        ((4, 4), "context overlap is 4; expected 0 to 3"),
-        ((4, 1, "other"), "context schedule is 'other'; expected .*standard_static"),
-        ((4, 1, "batched", "other"), "context fuse is 'other'; expected .*pyramid"),
-    ):
-        with pytest.raises(ValueError, match=said):
-            Windows(*wrong)
 
 
 def test_wrong_calls(model):
