@@ -1,15 +1,21 @@
 """Draws the light nodes' pictures of web/docs with the demonstration models: ``python -m demo.light_pictures``.
 
-What the template normals_and_detail makes, with torch's own noise.
+What the templates normals_and_detail, with torch's own noise, and environment_light make.
 """
 
+import numpy
 import torch
+from PIL import Image
 from torch import Tensor
 
 from demo.bare_machine import use_host
 from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule
+from demo.media_pictures import MEDIA
 from demo.story_pictures import save
 from kernels.detail_transfer import detail_transfer
+from kernels.environment_light import environment_light_maps, grey_exposure, tone_map
+from kernels.equirectangular import background_frames
+from kernels.hdr_format import read_hdr
 from kernels.normals_from_light import normal_picture, normals_from_light
 
 WHO = "a blue dotted star with a crown in a forest"
@@ -29,8 +35,24 @@ def drawn(models: ImageModels) -> list[Tensor]:
     return [models.decode(latent).movedim(1, -1) for latent in (first, *lit)]
 
 
+def surroundings() -> None:
+    """Draws the pictures of Load HDR and Environment Light."""
+    sky = read_hdr(MEDIA / "toy_sky.hdr")
+    small = torch.nn.functional.interpolate(sky.movedim(-1, 0)[None], size=(128, 256), mode="area")[0].movedim(0, -1)
+    save("LoadHDR", list(tone_map(small.expand(2, -1, -1, -1), torch.tensor([0.0, -5.0]))), ["as it is", "-5 stops"], 2)
+    normals = torch.from_numpy(numpy.array(Image.open(MEDIA / "toy_normals.png").resize((128, 128)))).float() / 255
+    normals = torch.nn.functional.normalize(normals * 2 - 1, dim=-1)
+    yaw = torch.tensor([0.0, 90.0, 180.0, 270.0])
+    turned = yaw, torch.zeros(4)
+    views = background_frames(sky, *turned, 75.0, 128, 128), environment_light_maps(sky, *turned, normals)
+    shown = [tone_map(some, grey_exposure(sky) + 0.7) for some in views]
+    names = [f"yaw {value:.0f}" for value in yaw.tolist()]
+    save("EnvironmentLight", [*shown[0], *shown[1]], [*names, *[""] * 4], 4)
+
+
 def main() -> None:
-    """Draws both."""
+    """Draws all of them."""
+    surroundings()
     use_host()
     first, *lit = drawn(ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m"))
     normals = normal_picture(normals_from_light(*lit))

@@ -1,24 +1,38 @@
 """Draws the pictures of demo/media that come from the toy world: ``python -m demo.media_pictures``.
 
 line_art.png is what the line art template begins with, toy_scene.png what the templates do whose videos are cut and
-dragged, or filmed by a moving camera; toy_world.webp shows the world in the README.
+dragged, or filmed by a moving camera; toy_world.webp shows the world in the README. toy_sky.hdr surrounds what
+Environment Light lights: a place all the way round in linear light, and a sun far above white. toy_normals.png is
+toy_scene.png's normal map, as Normals From Light writes them.
 """
 
+import math
+from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy
 import torch
 from PIL import Image
 from torch import Tensor
 
+from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import captions
+from demo.world.panorama import render_panorama
 from demo.world.render import render
 from demo.world.scene import draw_scenes
+from kernels.equirectangular import texel_directions
+from kernels.normals_from_light import normal_picture
 
 MEDIA = Path(__file__).resolve().parent / "media"
 SHEET_SEED, ROWS, COLUMNS, SIZE = 20, 3, 8, 160
 LINE_SEED = 12
 TOY_SEED, TOY_SCENES, TOY_NUMBER, TOY_SIZE = 4242, 24, 18, 256
+SKY_SEED, SKY_PLACE, SKY_HEIGHT = 5, "meadow", 384
+SUN = (40.0, 35.0, 5.0)
+"""Where the sun stands and how wide it is, degrees: to the right, above the horizon, and its radius."""
+
+SUNLIGHT = (170.0, 145.0, 105.0)
 GAP = 4
 
 
@@ -42,8 +56,23 @@ def toy_scene():
     return draw_scenes(TOY_SCENES, TOY_SEED, characters=2).select(slice(TOY_NUMBER, TOY_NUMBER + 1))
 
 
+def sky() -> Tensor:
+    """float32 [H, 2 H, 3]: a place and its sun in linear light, equirectangular."""
+    scene = draw_scenes(1, SKY_SEED, characters=1)
+    place = torch.full_like(scene.background, BACKGROUNDS.index(SKY_PLACE))
+    scene = replace(scene, count=torch.zeros_like(scene.count), background=place)
+    shown = render_panorama(scene, SKY_HEIGHT).frames[0, 0].movedim(0, -1)
+    # The renderer's colours are a screen's: sRGB, of which 2.2 is near enough for a drawing.
+    light = shown**2.2
+    across, above, radius = (math.radians(value) for value in SUN)
+    sun = torch.tensor([math.cos(above) * math.sin(across), math.sin(above), -math.cos(above) * math.cos(across)])
+    inside = texel_directions(SKY_HEIGHT, 2 * SKY_HEIGHT) @ sun > math.cos(radius)
+    return torch.where(inside[..., None], torch.tensor(SUNLIGHT), light)
+
+
 def main() -> None:
     """Write the pictures."""
+    cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)
@@ -53,6 +82,9 @@ def main() -> None:
     toy = toy_scene()
     frame = render(toy, TOY_SIZE, TOY_SIZE).frames[0, 0]
     Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy()).save(MEDIA / "toy_scene.png", optimize=True)
+    normals = render(toy, TOY_SIZE, TOY_SIZE, layers=("normals",)).normals[0, 0].movedim(0, -1)
+    coded = normal_picture(normals * torch.tensor([1.0, -1.0, 1.0]))  # the renderer's y points down
+    Image.fromarray((coded * 255).round().byte().numpy()).save(MEDIA / "toy_normals.png", optimize=True)
     for shown in (scene, toy):
         print(captions(shown, 0, full=True)[0])
 

@@ -17,7 +17,7 @@ BASE_DIRECTORY = WORKSPACE / "base"
 LOGS = WORKSPACE / "logs"
 RUNS = WORKSPACE / "runs"
 
-MEDIA_SUFFIXES = (".mp4", ".safetensors", ".png", ".jpg")
+MEDIA_SUFFIXES = (".mp4", ".safetensors", ".png", ".jpg", ".hdr")
 """Of the files in demo/media that are not about it but in it."""
 
 

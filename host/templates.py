@@ -188,6 +188,9 @@ def draw_thumbnail(name: str, pictures: dict):
         return whole(pictures["Save story sheet"][0])
     if "Save pictures of normals" in pictures:
         return slices([pictures[title][0] for title in ("Save relit pictures", "Save pictures of normals")])
+    if "Save light pictures" in pictures:
+        clips = [pictures[title] for title in ("Save background pictures", "Save light pictures")]
+        return slices([clip[len(clip) // 12] for clip in clips])
     noise = pictures["Save noise picture"]
     flow = pictures.get("Save flow picture")
     if "Save video" in pictures:

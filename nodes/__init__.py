@@ -15,6 +15,7 @@ MODULES = (
     "identity_attention",
     "story_pictures",
     "light_pictures",
+    "environment_light",
     "demo_checkpoint",
 )
 

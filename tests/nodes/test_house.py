@@ -35,6 +35,8 @@ NODE_IDS = [
     "PaperNodes_StorySheet",
     "PaperNodes_NormalsFromLight",
     "PaperNodes_DetailTransfer",
+    "PaperNodes_LoadHDR",
+    "PaperNodes_EnvironmentLight",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -53,6 +53,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "demo_line_art": {"Save pictures": 1},
     "demo_motion_transfer": {"Save flow picture": 48, "Save noise picture": 5, "Save video": 17},
     "demo_text_to_image": {"Save pictures": 1},
+    "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
