@@ -40,7 +40,7 @@ class LoadHDR(io.ComfyNode):
             node_id="PaperNodes_LoadHDR",
             display_name="Load HDR",
             category=CATEGORY_LIGHT,
-            description="Reads a Radiance .hdr or OpenEXR .exr picture in full colour and linear light, above white too.",
+            description="Reads a Radiance .hdr or OpenEXR .exr picture in full colour and linear light.",
             inputs=[
                 io.Combo.Input(
                     "file",
@@ -149,7 +149,7 @@ class EnvironmentLight(io.ComfyNode):
                     "normals",
                     optional=True,
                     tooltip=(
-                        "A normal map, such as Normals From Light gives: the light maps are then the thing itself, matt "
+                        "A normal map, such as Normals From Light gives: the light maps are the thing itself, matt "
                         "and white. Without it they show a dome. One picture, or one for each frame."
                     ),
                 ),
