@@ -4,8 +4,10 @@ Training builds ComfyUI's own networks, so ``import comfy`` must work. On a bare
 that it imports come from .gpu-bundle/, which ``make gpu-bundle`` fills.
 """
 
+import importlib.util
 import logging
 import sys
+import types
 from pathlib import Path
 
 from host import gpu
@@ -38,3 +40,15 @@ def use_host() -> Path:
             cli_args.args.use_pytorch_cross_attention = True
         logging.getLogger().setLevel(logging.WARNING)
     return host
+
+
+def use_pack() -> None:
+    """Makes the pack importable as ``papernodes``, for modules that import others of it relatively.
+
+    Its entry point is not run: nodes need more of the host than is here.
+    """
+    if "papernodes" not in sys.modules:
+        package = types.ModuleType("papernodes")
+        package.__path__ = [str(Path(__file__).resolve().parent.parent)]
+        package.__spec__ = importlib.util.spec_from_loader("papernodes", loader=None, is_package=True)
+        sys.modules["papernodes"] = package

@@ -8,7 +8,7 @@ comes, as it does in photographs.
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 import torch
 from torch import Tensor
@@ -69,7 +69,21 @@ class Pictures:
     mask: Tensor  # [B, 1, H, W], 1 where characters are
 
 
-def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share: float) -> Pictures:
+def frames_apart(scenes: Scenes) -> Scenes:
+    """The frames of B scenes as B T scenes of one frame, a scene's one after the other."""
+    count, frames = scenes.size, scenes.frames
+    timed = ("position", "radius", "angle", "camera")
+
+    def apart(name: str) -> Tensor:
+        value = getattr(scenes, name)
+        return value.flatten(0, 1)[:, None] if name in timed else value.repeat_interleave(frames, 0)
+
+    found = Scenes(**{item.name: apart(item.name) for item in fields(Scenes)})
+    assert found.size == count * frames and found.frames == 1
+    return found
+
+
+def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share: float, length: int = 1) -> Pictures:
     """Draws pairs.
 
     Args:
@@ -77,11 +91,13 @@ def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share
         size: pixels.
         generator: on the CPU; the foregrounds' light and the ground's.
         grey_share: of the backgrounds that are grey.
+        length: so many scenes in a row are a clip: its foreground has one light, its ground is of one kind.
     """
-    device, count = scenes.light_direction.device, scenes.size
+    device, count = scenes.light_direction.device, scenes.size // length
 
     def chance(low: float = 0.0, high: float = 1.0) -> Tensor:
-        return torch.empty(count).uniform_(low, high, generator=generator).to(device)
+        drawn = torch.empty(count).uniform_(low, high, generator=generator)
+        return drawn.repeat_interleave(length).to(device)
 
     drawn = render(scenes, size, size, layers=("frames", "masks"))
     frames, mask = drawn.frames[:, 0], drawn.masks[:, 0].sum(1, keepdim=True).clamp(0, 1)
@@ -98,6 +114,13 @@ def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share
     wanted = frames * mask + background * shadow * (1 - mask)
     foreground = on_grey(before.movedim(1, -1), mask[:, 0]).movedim(-1, 1)
     return Pictures(wanted.clamp(0, 1), foreground, background, mask)
+
+
+def encode_pairs(vae, pictures: Pictures, background: bool) -> tuple[Tensor, Tensor]:
+    """Latents float16 of the wanted pictures [B, 4, h, w] and of what lies beside the noise [B, 4 or 8, h, w]."""
+    given = [pictures.foreground, *([pictures.background] if background else [])]
+    beside = torch.cat([encode_pictures(vae, coded(some, "official")) for some in given], 1)
+    return encode_pictures(vae, pictures.wanted), beside
 
 
 def pair_maker(
@@ -125,10 +148,41 @@ def pair_maker(
         anywhere = (torch.rand(scenes.size, generator=generator) < ANY_ANGLE).to(device)
         scenes = with_azimuth(scenes, torch.where(anywhere, near + spread, azimuth(scenes)))
         pictures = draw_pairs(scenes, size, generator, GREY_SHARE if background else 0.0)
-        beside = [coded(pictures.foreground, "official")]
-        if background:
-            beside.append(coded(pictures.background, "official"))
-        beside = torch.cat([encode_pictures(vae, some) for some in beside], 1)
-        return encode_pictures(vae, pictures.wanted), beside, tokens.to(device)
+        return *encode_pairs(vae, pictures, background), tokens.to(device)
+
+    return make
+
+
+STILL_LIGHT = 0.35
+"""Share of the clips whose light stands still; that of the others goes round by up to a whole turn."""
+
+
+def clip_maker(
+    vae, device: torch.device, size: int, seed: int
+) -> Callable[[Scenes, Tensor], tuple[Tensor, Tensor, Tensor]]:
+    """A function of scenes of T frames and rows of tokens that makes clips to learn from, lit by a light that moves.
+
+    That is as ``pair_maker`` gives it with backgrounds, with T between the number of clips and the channels.
+
+    Args:
+        vae: encodes the pictures.
+        device: where.
+        size: of the pictures.
+        seed: of the lights.
+    """
+    generator = torch.Generator().manual_seed(seed)
+
+    @torch.no_grad()
+    def make(scenes: Scenes, tokens: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        scenes = scenes.to(device)
+        count, frames = scenes.size, scenes.frames
+        moves = torch.rand(count, generator=generator) >= STILL_LIGHT
+        turn = (torch.rand(count, generator=generator) * 2 - 1) * (2 * math.pi) * moves
+        along = torch.linspace(-0.5, 0.5, frames)  # in the middle of the clip the light stands as captions say
+        angles = azimuth(scenes)[:, None] + (turn[:, None] * along).to(device)
+        lit = with_azimuth(frames_apart(scenes), angles.flatten())
+        pictures = draw_pairs(lit, size, generator, GREY_SHARE, frames)
+        clean, beside = (some.unflatten(0, (count, frames)) for some in encode_pairs(vae, pictures, True))
+        return clean, beside, tokens.to(device)
 
     return make

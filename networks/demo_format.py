@@ -31,6 +31,7 @@ KINDS = (
     "image_lora_story",
     "ic_light_fc",
     "ic_light_fbc",
+    "relight_motion",
 )
 
 _FORMAT = "papernodes-demo"
