@@ -49,13 +49,21 @@ class RelitClip(nn.Module):
     Args:
         unet: the image model's.
         weights: its tuned ones, demo_light.apply_light's.
-        motion: a MotionNetwork.
+        motion: a MotionNetwork, or None.
         frames: of a clip.
+        joint_norm: whether norms see whole clips; without and with no motion modules frames are alone.
     """
 
-    def __init__(self, unet: nn.Module, weights: dict[str, Tensor], motion: nn.Module, frames: int):
+    def __init__(
+        self,
+        unet: nn.Module,
+        weights: dict[str, Tensor],
+        motion: nn.Module | None,
+        frames: int,
+        joint_norm: bool = True,
+    ):
         super().__init__()
-        self.unet, self.motion, self.frames = unet, motion, frames
+        self.unet, self.motion, self.frames, self.joint_norm = unet, motion, frames, joint_norm
         self.weights = weights
 
     def forward(self, x: Tensor, beside: Tensor, times: Tensor, context: Tensor) -> Tensor:
@@ -65,7 +73,7 @@ class RelitClip(nn.Module):
         size = x.shape
         inputs = torch.cat((x, beside), 2).flatten(0, 1).to(memory_format=torch.channels_last)
         times, context = (some.repeat_interleave(self.frames, 0) for some in (times, context))
-        with joined(self.unet, self.frames, self.motion):
+        with joined(self.unet, self.frames, self.motion, joint_norm=self.joint_norm):
             found = functional_call(
                 self.unet, self.weights, (inputs, times, context), {"transformer_options": {}}, strict=True
             )

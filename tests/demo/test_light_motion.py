@@ -14,9 +14,10 @@ from papernodes.patches.ic_light import apply_offsets, with_latents
 
 from demo import train_light_motion, train_vae
 from demo.clip_pool import ClipPool
+from demo.eval import light_motion_report
 from demo.eval.image_models import CHECKPOINTS, ImageModels
 from demo.eval.light_measures import degrees_between, found_azimuth
-from demo.light_pairs import clip_maker, draw_pairs, frames_apart, with_azimuth
+from demo.light_pairs import azimuth, clip_maker, draw_pairs, frames_apart, with_azimuth
 from demo.train_light_motion import RelitClip, build_motion, make_loss
 from demo.world.render import render
 from demo.world.scene import draw_scenes
@@ -184,3 +185,46 @@ def test_a_file_that_lacks_a_weight(files, tmp_path):
     demo_format.save(tmp_path / "x.safetensors", state, {"kind": demo_motion.KIND})
     with pytest.raises(demo_format.DemoFileError, match="1 missing"):
         demo_motion.load_motion(tmp_path / "x.safetensors")
+
+
+def test_guidance_over_text_and_pictures():
+    """RelightVid's 7.5 and 1.2 are -0.2, -6.3 and 7.5 of its three rows; with the report's 2 they are -0.2, -0.8, 2."""
+    rows = {}
+
+    def relit(x, beside, times, context):
+        assert x.shape == (3, FRAMES, 4, 2, 2) and times.tolist() == [5.0] * 3
+        rows.update(pictures=beside.flatten(1).any(1).tolist(), words=context.flatten(1).any(1).tolist())
+        return torch.tensor([1.0, 10.0, 100.0]).view(3, 1, 1, 1, 1).expand_as(x)
+
+    relit.frames = FRAMES
+    guided = torch.nn.Module.__new__(light_motion_report.GuidedClip)
+    guided.__dict__.update(relit=relit, beside=torch.ones(1, FRAMES, 8, 2, 2), empty=torch.zeros(1, 7, 3))
+    times, context = torch.full((FRAMES,), 5.0), torch.ones(FRAMES, 7, 3)
+    found = light_motion_report.GuidedClip.forward(guided, torch.zeros(FRAMES, 4, 2, 2), times, context)
+    assert rows == {"pictures": [True, True, False], "words": [True, False, False]}
+    torch.testing.assert_close(found, torch.full((FRAMES, 4, 2, 2), 2.0 * 1 - 0.8 * 10 - 0.2 * 100))
+
+
+def test_the_clips_that_are_measured():
+    still = light_motion_report.clips_of(2, 7, FRAMES, CPU, orbit=False)
+    whole = render(still, SIZE, SIZE).frames.view(2, FRAMES, -1)
+    assert torch.equal(whole, whole[:, :1].expand_as(whole))
+    round_ = light_motion_report.clips_of(2, 7, FRAMES, CPU, orbit=True)
+    steps = degrees_between(azimuth(round_).view(2, FRAMES)[:, 1:], azimuth(round_).view(2, FRAMES)[:, :-1])
+    torch.testing.assert_close(steps, torch.full((2, FRAMES - 1), 90.0), atol=1e-2, rtol=0)
+    flickers = torch.tensor([[0.0, 0.1, 0.0, 0.1]])
+    torch.testing.assert_close(light_motion_report.jumps(flickers), torch.rad2deg(torch.tensor([0.1])))
+
+
+def test_the_report_runs(files, monkeypatch, capsys, tmp_path):
+    """With angles given away: finding them is tested in test_light.py and takes long."""
+    asked = light_motion_report.azimuth
+    monkeypatch.setattr(light_motion_report, "found_azimuth", lambda pictures, lit: asked(lit) + 0.1)
+    monkeypatch.setattr("sys.argv", ["light_motion_report", "--tiny", "--lights", str(files), "--out", str(tmp_path)])
+    light_motion_report.main()
+    table = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| ")]
+    assert [line.split(" | ")[0] for line in table] == [
+        "| clips", "| motion modules", "| frame by frame", "| wanted, autoencoder",
+    ]  # fmt: skip
+    assert table[3].count("100.0 %") >= 4 and "| 0.00 |" in table[3]
+    assert not list(tmp_path.iterdir()), "a trial writes no report"
