@@ -15,6 +15,7 @@ MODULES = (
     "identity_attention",
     "story_pictures",
     "light_pictures",
+    "light_source",
     "demo_checkpoint",
 )
 

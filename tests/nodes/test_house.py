@@ -35,6 +35,7 @@ NODE_IDS = [
     "PaperNodes_StorySheet",
     "PaperNodes_NormalsFromLight",
     "PaperNodes_DetailTransfer",
+    "PaperNodes_LightSource",
     "PaperNodes_DemoCheckpoint",
 ]
 
