@@ -35,7 +35,8 @@ def test_the_picture_needs_no_vae(run_prompt):
 
 def test_a_bad_text_is_refused_before_anything_runs(run_prompt):
     prompt, nodes = graph()
-    nodes["PaperNodes_LightSource"][1]["lights"] = json.dumps({"version": 1, "lights": [{"kind": "side", "angle": "left"}]})
+    bad = {"version": 1, "lights": [{"kind": "side", "angle": "left"}]}
+    nodes["PaperNodes_LightSource"][1]["lights"] = json.dumps(bad)
     outcome = run_prompt(prompt)
     assert outcome.status != "success" and not outcome.ran
     assert any('light 1: "angle" is "left"; expected a number' in str(error) for error in outcome.errors)

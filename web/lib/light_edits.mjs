@@ -1,7 +1,7 @@
 // What the Light Source editor does to its lights: every function returns something new and leaves the old as it was.
 
-import { WAYS } from "./drag_motion.mjs";
 import { clean, lightAt, MOST_LIGHTS, RANGES, toHex, WHITE } from "./light_maps.mjs";
+import { WAYS } from "./ways.mjs";
 
 const SIDES = [180, 0, 270, 90];
 const ASIDE = 0.06;

@@ -2,7 +2,7 @@
 // preview shows what the node makes. Places are in fractions of the picture, angles in degrees, 0 = from the right,
 // clockwise on the screen.
 
-import { travel, WAYS } from "./drag_motion.mjs";
+import { travel, WAYS } from "./ways.mjs";
 
 export const VERSION = 1;
 export const MOST_LIGHTS = 100;

@@ -1,12 +1,12 @@
 // The panels of the Light Source editor: the list of its lights, one's numbers and colour, the timeline.
 // `hands` is the editor's LightSourceHands.
 
-import { travel, WAYS } from "./drag_motion.mjs";
 import { make } from "./editor_style.mjs";
 import * as edits from "./light_edits.mjs";
 import { MOST_LIGHTS, toHex } from "./light_maps.mjs";
 import { NumberFields } from "./object_list.mjs";
 import { Timeline } from "./timeline.mjs";
+import { travel, WAYS } from "./ways.mjs";
 
 export class LightPanels {
   constructor(hands) {
