@@ -181,6 +181,8 @@ def start_picture(name: str):
 
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
+    if "Save pictures of light" in pictures:
+        return slices([pictures[title][0] for title in ("Save pictures of light", "Save pictures")])
     if "Save pictures" in pictures:
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))

@@ -16,6 +16,7 @@ MODULES = (
     "story_pictures",
     "light_pictures",
     "environment_light",
+    "light_source",
     "demo_checkpoint",
 )
 

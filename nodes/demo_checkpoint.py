@@ -12,7 +12,7 @@ from ..networks.demo_controlnet import load_controlnet
 from ..networks.demo_format import DemoFileError, read_metadata
 from ..networks.demo_image import load_clip, load_model, load_vae
 from ..networks.demo_vision import load_clip_vision
-from .sockets import check_choice
+from .sockets import NothingThere, check_choice
 
 CATEGORY_DEMO = "papernodes/demo"
 FOLDER = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
@@ -32,20 +32,6 @@ NOT_FOR_VIDEO = (
     "The output '{output}' of Demo Checkpoint is connected, but its kind is 'video', which has none. Set kind to "
     "'image', or disconnect this output."
 )
-
-
-class NothingThere:
-    """What an output gives that a kind does not have: whoever uses it fails with a sentence.
-
-    The host's ExecutionBlocker would do so once: what it stops is cached as a success.
-    """
-
-    def __init__(self, sentence: str) -> None:
-        self.sentence = sentence
-
-    def __getattr__(self, name: str):
-        # An AttributeError, so that those who only ask whether there is an attribute are told no.
-        raise AttributeError(self.__dict__.get("sentence", name))
 
 
 class DemoCheckpoint(io.ComfyNode):

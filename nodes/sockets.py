@@ -21,6 +21,23 @@ PnFlow = io.Custom("PN_FLOW")
 """Value: ``kernels.flow.Flow``, float32 vectors ``[T-1, 2, H, W]`` in pixels, direction, optional occlusion."""
 
 
+class NothingThere:
+    """What an output gives that a node's inputs do not allow: whoever uses it fails with a sentence.
+
+    The host's ExecutionBlocker would do so once: what it stops is cached as a success.
+    """
+
+    def __init__(self, sentence: str) -> None:
+        self.sentence = sentence
+
+    def __getattr__(self, name: str):
+        # An AttributeError, so that those who only ask whether there is an attribute are told no.
+        raise AttributeError(self.__dict__.get("sentence", name))
+
+    def __getitem__(self, key: object):
+        raise ValueError(self.sentence)
+
+
 def batch_4d_input(tooltip: str) -> io.Combo.Input:
     """The optional choice of what a four-dimensional batch is; the tooltip says what follows from it."""
     return io.Combo.Input("batch_4d", options=list(BATCH_4D), default=BATCH_4D[0], optional=True, tooltip=tooltip)

@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from light_editor import LightEditor
 from motion_editor import HEIGHT, PICTURE, WIDTH, MotionEditor, picture
 from papernodes.host import editor as host_editor
 from papernodes.host import layout
@@ -45,4 +46,12 @@ def motion(motion_picture, editor):  # in this order: the page reads its lists o
     """The editor of a fresh graph; the page must have had no error in the end."""
     editor.errors.clear()
     yield MotionEditor(editor)
+    assert editor.errors == []
+
+
+@pytest.fixture
+def light(motion_picture, editor):
+    """The Light Source editor of a fresh graph, likewise."""
+    editor.errors.clear()
+    yield LightEditor(editor)
     assert editor.errors == []

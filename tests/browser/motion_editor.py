@@ -1,13 +1,12 @@
 """Drives the Cut and Drag editor on a page as a person does: places are fractions of the picture."""
 
 import json
-from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy
+from editor_hand import EditorHand
 
 NODE = "PaperNodes_CutAndDrag"
-FIND = f"window.app.graph.nodes.find(node => node.type === {json.dumps(NODE)})"
-EDITOR = f"({FIND}?.widgets.find(widget => widget.editor).editor)"
 PICTURE = "motion_editor.png"
 FRAMES = 13
 
@@ -41,10 +40,6 @@ def picture() -> numpy.ndarray:
     y, x = numpy.mgrid[0:HEIGHT, 0:WIDTH]
     bands = [numpy.sin(x / 5), numpy.sin(y / 4 + x / 20), numpy.cos((x + 2 * y) / 9)]
     return ((numpy.stack(bands, axis=-1) + 1) * 127).astype(numpy.uint8)
-
-
-def near(found, wanted, tolerance=0.012):
-    return numpy.abs(numpy.asarray(found, float) - numpy.asarray(wanted, float)).max() < tolerance
 
 
 def graph(motion: object = "", *, picture: str | None = PICTURE, frames: int = FRAMES, size=(620, 720)) -> dict:
@@ -116,93 +111,20 @@ def graph(motion: object = "", *, picture: str | None = PICTURE, frames: int = F
     }
 
 
-@dataclass
-class MotionEditor:
-    """The editor of the open graph's Cut And Drag.
+class MotionEditor(EditorHand):
+    """The editor of the open graph's Cut And Drag."""
 
-    Attributes:
-        editor: the page with the graph, ``host.editor.Editor``.
-    """
-
-    editor: object
+    node: ClassVar[str] = NODE
+    store: ClassVar[str] = "motion"
 
     def open(self, motion: object = "", *, frame: bool = True, **options) -> "MotionEditor":
         """Load a graph and wait until the picture is there."""
-        # Nodes 2.0 places the nodes of a graph by the zoom at which it is loaded.
-        self.page.evaluate("() => window.app.canvas.ds.reset()")
-        self.editor.load(graph(motion, **options))
-        if frame:
-            self.editor.frame_graph()
-        if options.get("picture", PICTURE):
-            self.wait(f"Boolean({EDITOR}.picture)")
-        self.settle()
+        self.show(graph(motion, **options), frame=frame, picture=bool(options.get("picture", PICTURE)))
         return self
-
-    @property
-    def page(self):
-        return self.editor.page
-
-    def ask(self, expression: str, argument: object = None):
-        """The value of an expression in which ``editor`` and ``hands`` are the editor's."""
-        return self.page.evaluate(
-            f"(argument) => {{ const editor = {EDITOR}, hands = editor.hands; return {expression}; }}", argument
-        )
-
-    def wait(self, expression: str) -> None:
-        self.page.wait_for_function(f"() => {expression}", timeout=20_000)
-
-    def settle(self) -> None:
-        """Two frames: what was changed is drawn."""
-        self.page.evaluate("() => new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
-
-    @property
-    def text(self) -> str:
-        return self.page.evaluate(f"() => {FIND}.widgets.find(widget => widget.name === 'motion').value")
 
     @property
     def objects(self) -> list[dict]:
         return json.loads(self.text)["objects"]
-
-    @property
-    def words(self) -> str:
-        """What the line under the canvas says."""
-        return self.ask("editor.stateLine.textContent")
-
-    def screen(self, x: float, y: float) -> tuple[float, float]:
-        """Where a point of the picture is on the page."""
-        return self._on_page("editor.view.toCanvas(argument)", [x, y])
-
-    def handle(self, shape: str, index: int = 0) -> tuple[float, float]:
-        """Where a handle is on the page."""
-        return self._on_page(
-            "hands.handles().filter(each => each.shape === argument[0])[argument[1]].at", [shape, index]
-        )
-
-    def _on_page(self, place: str, argument) -> tuple[float, float]:
-        x, y = self.ask(
-            "(place => { const box = editor.canvas.getBoundingClientRect();"
-            " return [box.left + place[0] * box.width / editor.canvas.clientWidth,"
-            f" box.top + place[1] * box.height / editor.canvas.clientHeight]; }})({place})",
-            argument,
-        )
-        return x, y
-
-    def button(self, name: str):
-        """A control of the editor by its data-id."""
-        return self.page.locator(f".papernodes-editor [data-id='{name}']").first
-
-    def click(self, x: float, y: float) -> None:
-        self.page.mouse.click(*self.screen(x, y))
-
-    def drag(self, start: tuple[float, float], *ends: tuple[float, float], keep: bool = False) -> None:
-        """Press at a place of the page, go through others, let go (unless ``keep``)."""
-        self.page.mouse.move(*start)
-        self.page.mouse.down()
-        for end in ends:
-            self.page.mouse.move(*end, steps=4)
-        if not keep:
-            self.page.mouse.up()
-        self.settle()
 
     def draw_polygon(self, points: list[tuple[float, float]]) -> None:
         """Click the corners, and the first one again."""
@@ -216,22 +138,3 @@ class MotionEditor:
         """Choose a part in the list, and a frame."""
         self.page.locator(f".papernodes-editor [data-object='{identity}']").first.click()
         self.seek(frame)
-
-    def seek(self, frame: int) -> None:
-        self.button("frame").fill(str(frame))
-        self.settle()
-
-    def press(self, *keys: str) -> None:
-        """Keys, with the focus on the canvas."""
-        self.ask("editor.canvas.focus()")
-        for key in keys:
-            self.page.keyboard.press(key)
-        self.settle()
-
-    def shown_frame(self, frame: int) -> list[int]:
-        """The bytes (RGBA) of the composite that the editor shows at a frame."""
-        self.seek(frame)
-        return self.ask(
-            "(canvas => Array.from(canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data))"
-            "(hands.preview.canvas)"
-        )

@@ -5,7 +5,8 @@ import math
 
 import numpy
 import torch
-from motion_editor import FRAMES, HEIGHT, PARTS, PIVOT, ROTATED, SQUARE, WIDTH, near, picture
+from editor_hand import near
+from motion_editor import FRAMES, HEIGHT, PARTS, PIVOT, ROTATED, SQUARE, WIDTH, picture
 from papernodes.kernels.cut_and_drag import CutAndDrag
 from papernodes.kernels.drag_motion import parse_motion
 

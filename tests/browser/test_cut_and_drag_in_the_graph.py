@@ -9,7 +9,8 @@ import urllib.request
 
 import numpy
 import pytest
-from motion_editor import EDITOR, FRAMES, HEIGHT, PARTS, SQUARE, WIDTH, graph, near
+from editor_hand import near
+from motion_editor import FRAMES, HEIGHT, PARTS, SQUARE, WIDTH, graph
 from papernodes.host import results
 from PIL import Image
 
@@ -93,7 +94,7 @@ def test_it_opens_without_a_picture(motion):
 
 def test_a_picture_that_is_missing_is_said(motion):
     motion.editor.load(graph(picture="no_such_file.png"))
-    motion.wait(f"{EDITOR}.panes[0].failed")
+    motion.wait(f"{motion.found_editor}.panes[0].failed")
     assert "could not be loaded" in motion.ask("editor.panes[0].emptyWords()[0]")
 
 
@@ -107,7 +108,7 @@ def test_a_picture_that_comes_from_no_file_is_seen_after_a_run(motion):
     assert motion.ask("editor.panes[0].emptyWords()[0]") == "Run once to see the picture here"
     record = run(motion)
     assert record["status"]["status_str"] == "success", record["status"]["messages"]
-    motion.wait(f"{EDITOR}.picture")
+    motion.wait(f"{motion.found_editor}.picture")
     assert motion.ask("[editor.picture.naturalWidth, editor.picture.naturalHeight]") == [48, 40]
 
 

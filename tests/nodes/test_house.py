@@ -37,6 +37,7 @@ NODE_IDS = [
     "PaperNodes_DetailTransfer",
     "PaperNodes_LoadHDR",
     "PaperNodes_EnvironmentLight",
+    "PaperNodes_LightSource",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -56,6 +56,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
+    "light_from_a_side": {"Save pictures": 1, "Save pictures of light": 1},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
     "story_sheet": {"Save story sheet": 1},

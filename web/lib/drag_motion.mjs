@@ -3,8 +3,11 @@
 // Positions are in fractions of the picture where a name says nothing, in pixels (0 = centre of the first pixel) after
 // `toPixels`.
 
+import { travel, WAYS } from "./ways.mjs";
+
+export { travel, WAYS };
+
 export const VERSION = 1;
-export const WAYS = ["linear", "ease", "ease-in", "ease-out", "hold"];
 export const MOST_OBJECTS = 100;
 export const MOST_POINTS = 2000;
 export const LONGEST_NAME = 80;
@@ -75,15 +78,6 @@ function fullKey(key) {
   if (!(full.scale > 0)) full.scale = 1;
   if (!WAYS.includes(full.way)) full.way = WAYS[0];
   return full;
-}
-
-// A share of the way (0..1) bent as a key's `way` says.
-export function travel(t, way) {
-  if (way === "hold") return 0;
-  if (way === "ease") return t * t * (3 - 2 * t);
-  if (way === "ease-in") return t * t;
-  if (way === "ease-out") return 1 - (1 - t) * (1 - t);
-  return t;
 }
 
 // {x, y, angle, scale} of an object at a frame.

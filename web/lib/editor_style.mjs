@@ -55,6 +55,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
 .fields span { flex: none; min-width: 34px; }
 .fields input { flex: 1 1 0; width: 0; color: var(--input-text, #ddd); appearance: textfield;
   padding: 0 4px; }
+.layers { display: grid; flex: none; align-items: start; }
+.layers > * { grid-area: 1 / 1; }
 .time { display: flex; flex-direction: column; gap: 5px; }
 .time input[type=number] { width: 58px; }
 .scale { position: relative; height: 20px; margin: 0 9px; touch-action: none; cursor: ew-resize; border-radius: 4px; }
@@ -138,6 +140,9 @@ const PATHS = {
   pause: "M5.5 3v10M10.5 3v10",
   previous: "M11 3L6 8l5 5M4 3v10",
   next: "M5 3l5 5-5 5M12 3v10",
+  sun: "M8 5a3 3 0 100 6 3 3 0 000-6zM8 1.5V3M8 13v1.5M1.5 8H3M13 8h1.5M3.4 3.4l1 1M11.6 11.6l1 1M12.6 3.4l-1 1M4.4 11.6l-1 1",
+  lamp: "M6 11.5c0-1.5-2-2.3-2-5a4 4 0 118 0c0 2.7-2 3.5-2 5zM6.3 14h3.4",
+  backdrop: "M2.5 3h11v10h-11zM2.5 11l3.5-4 3 3 2-2 2.5 3",
   key: "M8 2.5L13.5 8 8 13.5 2.5 8z",
 };
 
