@@ -1,20 +1,24 @@
 """Draws the light nodes' pictures of web/docs with the demonstration models: ``python -m demo.light_pictures``.
 
-What the templates normals_and_detail, light_from_a_side and environment_light make, with torch's own noise.
+What the templates normals_and_detail, light_from_a_side and environment_light make, with torch's own noise; for
+IC-Light's nodes, whose demonstration is not trained yet, what is given and asked for, by the renderer.
 """
 
 import json
 
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw
 from torch import Tensor
 
 from demo.bare_machine import use_host
 from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule
 from demo.help_pictures import ROOT
+from demo.light_pairs import azimuth, draw_pairs, with_azimuth
 from demo.media_pictures import MEDIA
 from demo.story_pictures import save
+from demo.world.render import render
+from demo.world.scene import draw_scenes
 from kernels.detail_transfer import detail_transfer
 from kernels.environment_light import environment_light_maps, grey_exposure, tone_map
 from kernels.equirectangular import background_frames
@@ -85,8 +89,51 @@ def lit_by_hand(models: ImageModels) -> list[Tensor]:
     return list(large.clamp(0, 1).movedim(1, -1))
 
 
+def relighting() -> None:
+    """Draws the pictures of IC-Light's nodes: what they are given and what is asked, rendered; and noise levels."""
+    scene = draw_scenes(1, 11, characters=1)
+    given = draw_pairs(scene, 256, torch.Generator().manual_seed(5), 0.0)
+    ground, foreground, wanted = (some[0].movedim(0, -1) for some in (given.background, given.foreground, given.wanted))
+    save("ICLightModel", [foreground, ground, wanted], ["foreground", "background", "what is asked for (rendered)"], 3)
+    source = render(with_azimuth(scene, azimuth(scene) + 2.5), 256, 256).frames[0, 0].movedim(0, -1)
+    mask = given.mask[0, 0, ..., None].expand(-1, -1, 3)
+    save("ICLightConditioning", [source, mask, foreground], ["foreground", "mask", "what lies beside the noise"], 3)
+    small = torch.nn.functional.interpolate(given.wanted, scale_factor=0.5, mode="area")[0].movedim(0, -1)
+    page = torch.ones(192, 192, 3)
+    page[32:160, 32:160] = small
+    larger = torch.nn.functional.interpolate(small.movedim(-1, 0)[None], size=(192, 192), mode="bicubic")[0]
+    large = torch.nn.functional.interpolate(given.foreground, size=(192, 192), mode="area")[0].movedim(0, -1)
+    shown = [page, larger.clamp(0, 1).movedim(0, -1), large]
+    save("ICLightHires", shown, ["first pass", "the second begins here", "foreground, larger"], 3)
+    save("ICLightSchedule", [levels_picture()], ["noise levels of 25 steps: native blue, demo-exact orange"], 1)
+
+
+def levels_picture(height: int = 200, width: int = 420) -> Tensor:
+    """Karras' levels on SD1.5's schedule and on the truly linear one, [H, W, 3]: step to the right, sigma up."""
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    pen.line([(30, 10), (30, height - 20), (width - 10, height - 20)], fill="#444444")
+    betas = torch.linspace(0.00085**0.5, 0.012**0.5, 1000, dtype=torch.float64) ** 2
+    for steps, colour in ((betas, "#2f6fde"), (torch.linspace(0.00085, 0.012, 1000, dtype=torch.float64), "#e07b24")):
+        kept = (1 - steps).cumprod(0)
+        sigmas = ((1 - kept) / kept).sqrt()
+        ramp = torch.linspace(0, 1, 25, dtype=torch.float64)
+        ends = sigmas[-1] ** (1 / 7), sigmas[0] ** (1 / 7)
+        levels = (ends[0] + ramp * (ends[1] - ends[0])) ** 7
+        points = [
+            (30 + (width - 45) * k / 24, height - 20 - (height - 35) * float(v) / 26) for k, v in enumerate(levels)
+        ]
+        pen.line(points, fill=colour, width=2)
+        for x, y in points:
+            pen.ellipse((x - 2, y - 2, x + 2, y + 2), fill=colour)
+    for value in (0, 10, 20):
+        pen.text((8, height - 26 - (height - 35) * value / 26), str(value), fill="#444444")
+    return torch.from_numpy(numpy.array(picture)).float() / 255
+
+
 def main() -> None:
     """Draws all of them."""
+    relighting()
     surroundings()
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")

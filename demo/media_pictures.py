@@ -3,7 +3,8 @@
 line_art.png is what the line art template begins with, toy_scene.png what the templates do whose videos are cut and
 dragged, or filmed by a moving camera; toy_world.webp shows the world in the README. toy_sky.hdr surrounds what
 Environment Light lights: a place all the way round in linear light, and a sun far above white. toy_normals.png is
-toy_scene.png's normal map, as Normals From Light writes them.
+toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is one character of another scene, the
+rest transparent.
 """
 
 import math
@@ -34,6 +35,7 @@ SUN = (40.0, 35.0, 5.0)
 
 SUNLIGHT = (170.0, 145.0, 105.0)
 GAP = 4
+CUTOUT_SEED, CUTOUT_SIZE = 11, 512
 
 
 def sheet(pictures: Tensor, columns: int, gap: int = GAP) -> numpy.ndarray:
@@ -85,7 +87,12 @@ def main() -> None:
     normals = render(toy, TOY_SIZE, TOY_SIZE, layers=("normals",)).normals[0, 0].movedim(0, -1)
     coded = normal_picture(normals * torch.tensor([1.0, -1.0, 1.0]))  # the renderer's y points down
     Image.fromarray((coded * 255).round().byte().numpy()).save(MEDIA / "toy_normals.png", optimize=True)
-    for shown in (scene, toy):
+    lone = draw_scenes(1, CUTOUT_SEED, characters=1)
+    drawn = render(lone, CUTOUT_SIZE, CUTOUT_SIZE, layers=("frames", "masks"))
+    layers = torch.cat((drawn.frames[0, 0], drawn.masks[0, 0].sum(0, keepdim=True).clamp(0, 1)))
+    cut = (layers * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(cut).save(MEDIA / "toy_cutout.png", optimize=True)
+    for shown in (scene, toy, lone):
         print(captions(shown, 0, full=True)[0])
 
 

@@ -39,10 +39,17 @@ THUMBNAIL = (264, 480)
 
 LARGEST_THUMBNAIL = 60_000
 
-STAND_INS = {"story_sheet_sdxl": "story_sheet"}
+STAND_INS = {
+    "story_sheet_sdxl": "story_sheet",
+    "ic_light_dragged_light": "light_from_a_side",
+    "ic_light_background": "normals_and_detail",
+}
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
-LOADERS = ("UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple")
+LOADERS = (
+    "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
+    "PaperNodes_ICLightModel",
+)  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
 SHIPPED_LORAS = tuple(path.name for path in (layout.ROOT / "demo" / "checkpoints" / "loras").glob("*.safetensors"))

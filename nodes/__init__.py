@@ -17,6 +17,7 @@ MODULES = (
     "light_pictures",
     "environment_light",
     "light_source",
+    "ic_light",
     "demo_checkpoint",
 )
 

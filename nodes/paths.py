@@ -61,7 +61,9 @@ def find_file(name: str, suffixes: Iterable[str]) -> Path:
             f"{name!r} leaves ComfyUI's {where} folder; only files inside the input and output folders are read."
         )
     if not relative.lower().endswith(suffixes):
-        raise ValueError(f"{name!r} is not a flow file; expected a name that ends in {', '.join(suffixes)}.")
+        raise ValueError(
+            f"{name!r} is none of the files that are read here; expected a name that ends in {', '.join(suffixes)}."
+        )
     path = os.path.join(os.path.realpath(folder), *parts)
     if not _is_inside(path, os.path.realpath(folder)):
         raise ValueError(f"{name!r} is a link that leaves ComfyUI's {where} folder; copy the file there instead.")

@@ -68,7 +68,7 @@ def test_names_that_leave_the_folders(folders, name):
 def test_names_that_are_no_flow_file(folders, name):
     put(folders[0], "x.pkl")
     (folders[0] / "dir.flo").mkdir()
-    with pytest.raises(ValueError, match=r"no file is chosen|is not a flow file|does not exist"):
+    with pytest.raises(ValueError, match=r"no file is chosen|none of the files that are read here|does not exist"):
         paths.find_file(name, SUFFIXES)
 
 
