@@ -68,3 +68,24 @@ def test_a_script_that_knows_no_matrices_refuses_muon(tmp_path):
     arguments = argparse.Namespace(resume=None, seed=0, rate=0.05, state=tmp_path, muon=True)
     with pytest.raises(SystemExit, match="--muon"):
         Trainer(parameters, lambda: parameters["matrix"].sum(), arguments)
+
+
+def test_lying_and_standing_matrices_go_together_as_they_go_apart():
+    generator = torch.Generator().manual_seed(4)
+    shapes = (8, 20), (20, 8), (8, 5, 2, 2), (6, 6)
+    starts = [torch.randn(shape, generator=generator) for shape in shapes]
+    gradients = [torch.randn(shape, generator=generator) for shape in shapes]
+    rate = torch.tensor(0.02)
+    together = [value.clone().requires_grad_() for value in starts]
+    alone = [value.clone().requires_grad_() for value in starts]
+    optimisers = [Muon(together, rate), *(Muon([value], rate) for value in alone)]
+    assert len(optimisers[0].groups) == 2
+    for factor in (1.0, -0.5):
+        for values in (together, alone):
+            for value, gradient in zip(values, gradients, strict=True):
+                value.grad = gradient * factor
+        for optimiser in optimisers:
+            optimiser.step()
+    for one, other, start in zip(together, alone, starts, strict=True):
+        torch.testing.assert_close(one, other)
+        assert (one.detach() - start).abs().max() > 1e-3

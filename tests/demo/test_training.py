@@ -72,6 +72,30 @@ def test_the_moving_average_follows_the_weights(tmp_path):
     assert torch.equal(weights.detach(), trainer.averages[0])
 
 
+@pytest.mark.parametrize("size", [0.01, 5.0])
+def test_gradients_are_clipped_together(tmp_path, size):
+    """As PyTorch clips them, whatever their layout; a parameter without a gradient is left alone."""
+    generator = torch.Generator().manual_seed(0)
+    shapes = {"matrix": (4, 3), "bias": (4,), "filters": (2, 3, 3, 3), "unused": (2,)}
+    values = {name: torch.zeros(shape).requires_grad_() for name, shape in shapes.items()}
+    values["filters"] = torch.zeros(2, 3, 3, 3).to(memory_format=torch.channels_last).requires_grad_()
+    trainer = training.Trainer(values, lambda: torch.zeros(()), arguments(tmp_path))
+    used = [value for name, value in values.items() if name != "unused"]
+    expected = []
+    for value in used:
+        value.grad = torch.randn(value.shape, generator=generator) * size
+        value.grad = value.grad.contiguous(
+            memory_format=torch.channels_last if value.ndim == 4 else torch.contiguous_format
+        )
+        expected.append(value.grad.clone())
+    norm = torch.stack([value.norm() for value in expected]).norm()
+    trainer.settle_gradients()
+    for value, before in zip(used, expected, strict=True):
+        torch.testing.assert_close(value.grad, before * min(1.0, 1 / (float(norm) + 1e-6)))
+        assert value.grad.stride() == before.stride()
+    assert values["unused"].grad is None
+
+
 def test_pieces_draw_other_numbers(tmp_path):
     """The same seed and step give the same numbers, the next piece others."""
     drawn = []

@@ -386,6 +386,21 @@ def test_weights_are_trained_as_the_file_holds_them(tmp_path):
     assert changed > 20, "large weights are rounded"
 
 
+def test_rounded_weights_may_come_in_half_precision():
+    """Float8 fits into bfloat16 exactly, so the values are the same; gradients arrive in float32."""
+    weights = {name: value.requires_grad_() for name, value in random_weights(demo_video.build_network()).items()}
+    whole = demo_video.as_stored("video_unet", weights)
+    half = demo_video.as_stored("video_unet", weights, torch.bfloat16)
+    first = "patch_embedding.weight"
+    assert half[first] is weights[first]
+    for name, value in whole.items():
+        assert name.startswith("patch_embedding.") or half[name].dtype == torch.bfloat16
+        assert torch.equal(half[name].float(), value), name
+    sum((value.float() * 3).sum() for value in half.values()).backward()
+    for value in weights.values():
+        assert value.grad.dtype == torch.float32 and torch.equal(value.grad, torch.full_like(value, 3.0))
+
+
 def test_the_network_goes_on_from_finished_files(train_video_script, video_vae_file, video_folder, tmp_path):
     """With their weights and their count of steps; both beginnings at once are refused."""
     network, _ = train_video.load_models(video_folder, CPU)
