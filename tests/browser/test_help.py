@@ -66,7 +66,7 @@ def test_help_opens_beside_the_graph(editor):
 def test_the_template_browser_shows_and_opens_them(editor):
     page = editor.page
     # High enough for all of them: the page fetches a picture when it is seen.
-    page.set_viewport_size({**host_editor.WINDOW, "height": 2400})
+    page.set_viewport_size({**host_editor.WINDOW, "height": 4800})
     page.evaluate("() => { window.app.extensionManager.command.execute('Comfy.BrowseTemplates'); }")
     names = sorted(path.stem for path in templates.WORKFLOWS.glob("*.json"))
     for name in names:
