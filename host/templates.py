@@ -43,12 +43,13 @@ STAND_INS = {
     "story_sheet_sdxl": "story_sheet",
     "ic_light_dragged_light": "light_from_a_side",
     "ic_light_background": "normals_and_detail",
+    "relight_video": "environment_light",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
 LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
-    "PaperNodes_ICLightModel",
+    "PaperNodes_ICLightModel", "PaperNodes_MotionModules",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 

@@ -18,6 +18,7 @@ MODULES = (
     "environment_light",
     "light_source",
     "ic_light",
+    "relight_video",
     "demo_checkpoint",
 )
 

@@ -1,0 +1,243 @@
+"""Clips on SD1.5: motion modules of AnimateDiff's layout, and what RelightVid's guidance and sampler are given."""
+
+from __future__ import annotations
+
+import logging
+
+import comfy.model_management
+import comfy.model_sampling
+import comfy.utils
+import folder_paths
+import torch
+from comfy_api.latest import io
+from torch import Tensor
+
+from ..kernels.pixel_coding import on_grey
+from ..networks.motion import MotionFileError, read_motion
+from ..patches.frame_windows import SCHEDULES, Windows
+from ..patches.frames import check_base, with_motion
+from ..patches.ic_light import with_latents
+from ..patches.linear_noise import ddpm_sigmas
+from .ic_light import LATENT_STEP, encoded
+from .light_pictures import alike, check_mask, check_pictures
+from .sockets import CATEGORY_LIGHT, check_choice, check_range
+
+MODEL_FOLDER = "animatediff_models"
+PUBLISHED = ("relvid_mm_sd15_fbc.pth", "v3_sd15_mm.ckpt", "mm_sd_v15_v2.ckpt")
+SOURCES = "https://huggingface.co/aleafy/relightvid_models or https://huggingface.co/guoyww/animatediff"
+NORMS = ("as the file", "joint", "per frame")
+GREY = 128 / 255
+"""RelightVid's, round its foregrounds."""
+
+MOST_STEPS, MOST_FRAMES = 1000, 4096
+
+_told: set[str] = set()
+
+
+def list_motion_files() -> list[str]:
+    """Files of models/animatediff_models; where there are none, the published ones' names."""
+    # The entry point makes the folder known; a schema that is read without it still says what is wanted.
+    known = MODEL_FOLDER in folder_paths.folder_names_and_paths
+    return (folder_paths.get_filename_list(MODEL_FOLDER) if known else []) or list(PUBLISHED)
+
+
+def read_motion_file(name: str) -> dict[str, Tensor]:
+    """The tensors of a file of models/animatediff_models.
+
+    Raises:
+        ValueError: no such file, or one that holds no weights.
+    """
+    path = folder_paths.get_full_path(MODEL_FOLDER, name)
+    if path is None:
+        folders = " or ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
+        raise ValueError(
+            f"'motion_file': {name} is not in {folders}. Get {', '.join(PUBLISHED)} from {SOURCES} and put it there."
+        )
+    try:
+        return comfy.utils.load_torch_file(path, safe_load=True)
+    except Exception as error:  # whatever unpickling or the header of a damaged file raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'motion_file': {name} cannot be read as weights; get it again from {SOURCES}. ({reason})"
+        ) from error
+
+
+def is_relightvid(state: dict[str, Tensor]) -> bool:
+    """Whether a file has RelightVid's prefix, and so its licence and its norms over whole clips."""
+    return any(key.startswith("unet.") for key in state)
+
+
+class MotionModules(io.ComfyNode):
+    """An SD1.5 that samples the frames of a clip together."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PaperNodes_MotionModules",
+            display_name="Motion Modules",
+            category=CATEGORY_LIGHT,
+            description="Lets an SD1.5 model sample a clip's frames together: AnimateDiff's and RelightVid's modules.",
+            inputs=[
+                io.Model.Input("model", tooltip="An SD1.5; with IC-Light Model (fbc) before it for RelightVid's file."),
+                io.Combo.Input(
+                    "motion_file",
+                    options=list_motion_files(),
+                    tooltip="In models/animatediff_models: AnimateDiff's v2 or v3, or RelightVid's.",
+                ),
+                io.Float.Input(
+                    "scale",
+                    default=1.0,
+                    min=0.0,
+                    max=2.0,
+                    step=0.05,
+                    round=False,
+                    tooltip="How much of what the modules add is added. 0: none.",
+                ),
+                io.Combo.Input(
+                    "group_norm",
+                    options=list(NORMS),
+                    default=NORMS[0],
+                    tooltip=("Whether norms see whole clips. as the file: joint for RelightVid's, else per frame."),
+                ),
+                io.Int.Input(
+                    "context_length",
+                    default=16,
+                    min=0,
+                    max=MOST_FRAMES,
+                    tooltip="Longer clips are sampled in overlapping windows of so many frames; 0: in one piece.",
+                ),
+                io.Int.Input(
+                    "context_overlap", default=4, min=0, max=MOST_FRAMES, tooltip="Frames that windows share."
+                ),
+                io.Combo.Input(
+                    "context_schedule",
+                    options=list(SCHEDULES),
+                    default=Windows.schedule,
+                    tooltip="How ComfyUI lays the windows: side by side, or spread anew in each step.",
+                ),
+            ],
+            outputs=[io.Model.Output(display_name="model", tooltip="For a sampler; the latent's batch is the clip.")],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        model: object,
+        motion_file: str,
+        scale: float,
+        group_norm: str,
+        context_length: int,
+        context_overlap: int,
+        context_schedule: str,
+    ) -> io.NodeOutput:
+        check_range(scale, "scale", 0.0, 2.0)
+        check_choice(group_norm, "group_norm", NORMS)
+        check_choice(context_schedule, "context_schedule", SCHEDULES)
+        check_range(context_length, "context_length", 0, MOST_FRAMES)
+        check_base(model)
+        windows = None
+        if context_length:
+            try:
+                windows = Windows(context_length, context_overlap, context_schedule)
+            except ValueError as error:
+                raise ValueError(f"'context_overlap': {error}.") from None
+        state = read_motion_file(motion_file)
+        joint = is_relightvid(state) if group_norm == NORMS[0] else group_norm == "joint"
+        try:
+            network = read_motion(motion_file, state, groups=model.model.diffusion_model.out[0].num_groups)
+        except MotionFileError as error:
+            raise ValueError(f"'motion_file': {error}") from None
+        if is_relightvid(state) and motion_file not in _told:
+            _told.add(motion_file)
+            logging.info("PaperNodes: %s is licensed CC BY-NC-SA 4.0, for non-commercial use.", motion_file)
+        return io.NodeOutput(with_motion(model, network, scale, joint, windows))
+
+
+class RelightVidConditioning(io.ComfyNode):
+    """A clip's foreground and background beside the noise, for RelightVid's two kinds of guidance."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PaperNodes_RelightVidConditioning",
+            display_name="RelightVid Conditioning",
+            category=CATEGORY_LIGHT,
+            description="Tells RelightVid which frames to relight and by which background, for DualCFGGuider.",
+            inputs=[
+                io.Conditioning.Input("positive", tooltip="The authors' prompt is 'change the background'."),
+                io.Conditioning.Input("negative", tooltip="The authors' is empty."),
+                io.Vae.Input("vae", tooltip="The checkpoint's."),
+                io.Image.Input("frames", tooltip="The clip to be relit, a batch; sides are multiples of 8."),
+                io.Image.Input(
+                    "background", tooltip="The clip whose light is taken: as many frames, or one for all of them."
+                ),
+                io.Mask.Input("mask", optional=True, tooltip="White where the foreground is: one a frame, or one."),
+            ],
+            outputs=[
+                io.Conditioning.Output(display_name="cond1", tooltip="Text and pictures: DualCFGGuider's cond1."),
+                io.Conditioning.Output(display_name="cond2", tooltip="Pictures, negative text: its cond2."),
+                io.Conditioning.Output(display_name="negative", tooltip="Negative text alone: its negative."),
+                io.Latent.Output(display_name="latent", tooltip="Empty, a latent for each frame."),
+            ],
+        )
+
+    @classmethod
+    def execute(
+        cls,
+        positive: list,
+        negative: list,
+        vae: object,
+        frames: Tensor,
+        background: Tensor,
+        mask: Tensor | None = None,
+    ) -> io.NodeOutput:
+        shown = check_pictures(frames, "frames")
+        behind = alike(check_pictures(background, "background").to(shown.device), "background", shown, "frames")
+        height, width = shown.shape[1:3]
+        if height % LATENT_STEP or width % LATENT_STEP:
+            raise ValueError(
+                f"'frames' are {width}x{height} pixels; both sides must be multiples of {LATENT_STEP}. Scale or crop "
+                f"them, for instance to {width // LATENT_STEP * LATENT_STEP}x{height // LATENT_STEP * LATENT_STEP}."
+            )
+        cut = on_grey(shown, check_mask(mask, shown, "frames"), GREY)
+        latents = encoded(vae, cut, behind, "comfy")
+        nothing = torch.zeros_like(latents)
+        empty = torch.zeros(shown.shape[0], 4, *latents.shape[2:], device=comfy.model_management.intermediate_device())
+        return io.NodeOutput(
+            with_latents(positive, latents),
+            with_latents(negative, latents),
+            with_latents(negative, nothing),
+            {"samples": empty},
+        )
+
+
+class DDPMSigmas(io.ComfyNode):
+    """Noise levels as RelightVid samples them."""
+
+    @classmethod
+    def define_schema(cls) -> io.Schema:
+        return io.Schema(
+            node_id="PaperNodes_DDPMSigmas",
+            display_name="DDPM Sigmas",
+            category=CATEGORY_LIGHT,
+            description="The noise levels of a DDPM scheduler with leading spacing: times 950, 900, ... 0 in 20 steps.",
+            inputs=[
+                io.Model.Input("model", tooltip="Whose levels are taken: an SD1.5 or its like."),
+                io.Int.Input("steps", default=20, min=1, max=MOST_STEPS, tooltip="Steps."),
+            ],
+            outputs=[io.Sigmas.Output(display_name="sigmas", tooltip="For SamplerCustomAdvanced; sampler ddpm.")],
+        )
+
+    @classmethod
+    def execute(cls, model: object, steps: int) -> io.NodeOutput:
+        check_range(steps, "steps", 1, MOST_STEPS)
+        sampling = model.get_model_object("model_sampling")
+        if not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
+            raise ValueError(
+                f"'model' is a {type(model.model).__name__}, which has no table of noise levels as DDPM's schedulers "
+                "have. Connect an SD1.5 checkpoint."
+            )
+        return io.NodeOutput(ddpm_sigmas(sampling, steps))
+
+
+NODES = [MotionModules, RelightVidConditioning, DDPMSigmas]
