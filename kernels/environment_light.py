@@ -67,6 +67,16 @@ def tone_map(light: Tensor, exposure: float | Tensor = 0.0, curve: str = "clip")
     return torch.where(value <= 0.0031308, value * 12.92, curved)
 
 
+def from_srgb(pictures: Tensor) -> Tensor:
+    """Linear light of pictures: sRGB's transfer (IEC 61966-2-1) undone.
+
+    Args:
+        pictures: floating, 0 or more.
+    """
+    bright = ((pictures.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
+    return torch.where(pictures <= 0.04045, pictures / 12.92, bright)
+
+
 def grey_exposure(environment: Tensor) -> float:
     """The exposure that shows the surroundings at a middle brightness, whatever their unit.
 

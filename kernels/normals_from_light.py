@@ -14,6 +14,9 @@ from .masks import check_mask
 SMALLEST = 1e-5
 """Added to brightnesses before they are divided."""
 
+LEAST_LENGTH = 0.02
+"""Of a pixel of a normal map that says a direction: an 8-bit grey, 127 or 128, is 0.007 long."""
+
 SIGMA = 10.0
 """The demonstration's: how fast a normal turns away from the viewer."""
 
@@ -62,3 +65,14 @@ def normals_from_light(
 def normal_picture(normals: Tensor) -> Tensor:
     """Normals -1..1 as pictures 0..1, as normal maps are: red to the right, green up, blue to the viewer."""
     return (normals + 1) / 2
+
+
+def picture_normals(pictures: Tensor) -> Tensor:
+    """Pictures 0..1 as normals of length 1, what ``normal_picture`` wrote.
+
+    Grey, which has no direction, looks at the viewer: (0, 0, 1).
+    """
+    vectors = pictures * 2 - 1
+    length = vectors.norm(dim=-1, keepdim=True)
+    ahead = vectors.new_tensor([0.0, 0.0, 1.0])
+    return torch.where(length > LEAST_LENGTH, vectors / length.clamp_min(LEAST_LENGTH), ahead)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 
 import comfy.model_management
-import torch
 from comfy_api.latest import io
 from torch import Tensor
 
@@ -14,16 +13,17 @@ from ..kernels.environment_light import (
     MOST_STOPS,
     dome_normals,
     environment_light_maps,
+    from_srgb,
     grey_exposure,
     tone_map,
 )
 from ..kernels.equirectangular import NARROWEST, WIDEST, background_frames
 from ..kernels.hdr_format import SUFFIXES, read_hdr
+from ..kernels.normals_from_light import picture_normals
 from ..kernels.schedule import Schedule
-from .light_pictures import check_pictures
 from .motion import each_frame
 from .paths import find_file, list_files
-from .sockets import CATEGORY_LIGHT, check_choice, check_range
+from .sockets import CATEGORY_LIGHT, check_choice, check_pictures, check_range
 
 ENCODINGS = ("linear", "sRGB")
 MOST_FRAMES, LARGEST_SIZE = 4096, 8192
@@ -193,7 +193,9 @@ class EnvironmentLight(io.ComfyNode):
         for name, size in (("width", width), ("height", height)):
             check_range(size, name, 16, LARGEST_SIZE)
         check_range(field_of_view, "field_of_view", NARROWEST, WIDEST)
-        light = _linear(check_environment(environment), encoding)
+        light = check_environment(environment)
+        if encoding == "sRGB":
+            light = from_srgb(light)
         turns = [_schedule(name, text).at(frames) for name, text in (("yaw", yaw), ("pitch", pitch))]
         stops = _schedule("exposure", exposure).at(frames)
         if auto_exposure:
@@ -240,24 +242,13 @@ def read_normals(normals: Tensor, frames: int) -> Tensor:
     pictures = check_pictures(normals, "normals")
     if pictures.shape[0] not in (1, frames):
         raise ValueError(f"'normals' holds {pictures.shape[0]} pictures; expected one, or one for each of {frames}.")
-    vectors = pictures * 2 - 1
-    length = vectors.norm(dim=-1, keepdim=True)
-    ahead = torch.tensor([0.0, 0.0, 1.0], device=vectors.device)
-    vectors = torch.where(length > 1e-3, vectors / length.clamp_min(1e-3), ahead)
+    vectors = picture_normals(pictures)
     return vectors[0] if pictures.shape[0] == 1 else vectors
 
 
 def _schedule(name: str, text: str) -> Schedule:
     limit = MOST_STOPS if name == "exposure" else TURNS
     return Schedule.parse(text, name, minimum=-limit, maximum=limit)
-
-
-def _linear(picture: Tensor, encoding: str) -> Tensor:
-    """Linear light of a picture; sRGB (IEC 61966-2-1) is undone."""
-    if encoding == "linear":
-        return picture
-    bright = ((picture.clamp_min(0.04045) + 0.055) / 1.055) ** 2.4
-    return torch.where(picture <= 0.04045, picture / 12.92, bright)
 
 
 NODES = [LoadHDR, EnvironmentLight]

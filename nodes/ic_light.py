@@ -8,20 +8,26 @@ import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
-from PIL import Image
 from torch import Tensor
 
 from ..kernels.pixel_coding import CODINGS, coded, on_grey
 from ..networks.ic_light import ICLightFileError, read_offsets
 from ..patches.ic_light import apply_offsets, check_base, with_latents
 from ..patches.linear_noise import karras_sigmas, with_linear_levels
-from .light_pictures import alike, check_mask, check_pictures
-from .sockets import CATEGORY_LIGHT, check_choice, check_range
+from .sockets import (
+    CATEGORY_LIGHT,
+    alike,
+    check_choice,
+    check_mask,
+    check_pictures,
+    check_range,
+    check_sides,
+)
+from .weight_files import find_weights, read_weights
 
 MODEL_FOLDER = "diffusion_models"
 SOURCE = "https://huggingface.co/lllyasviel/ic-light"
 PUBLISHED = tuple(f"iclight_sd15_{kind}.safetensors" for kind in ("fc", "fcon", "fbc"))
-LATENT_STEP = 8
 NATIVE, EXACT = "native", "demo-exact"
 MOST_STEPS = 1000
 SCALE_STEP = 64
@@ -36,28 +42,6 @@ def list_light_files() -> list[str]:
     names = folder_paths.get_filename_list(MODEL_FOLDER)
     likely = [name for name in names if "iclight" in name.lower().replace("-", "").replace("_", "")]
     return (likely or list(PUBLISHED)) + [name for name in names if name not in likely]
-
-
-def read_light_file(name: str) -> dict[str, Tensor]:
-    """The tensors of a file of models/diffusion_models.
-
-    Raises:
-        ValueError: no such file, or one that holds no weights.
-    """
-    path = folder_paths.get_full_path(MODEL_FOLDER, name)
-    if path is None:
-        folders = " or ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
-        raise ValueError(
-            f"'ic_light_file': {name} is not in {folders}. Get iclight_sd15_fc, iclight_sd15_fcon or iclight_sd15_fbc "
-            f"from {SOURCE} and put it there."
-        )
-    try:
-        return comfy.utils.load_torch_file(path, safe_load=True)
-    except Exception as error:  # whatever unpickling or the header of a damaged file raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"'ic_light_file': {name} cannot be read as weights; get it again from {SOURCE}. ({reason})"
-        ) from error
 
 
 class ICLightModel(io.ComfyNode):
@@ -98,7 +82,8 @@ class ICLightModel(io.ComfyNode):
         check_range(strength, "strength", 0.0, 2.0)
         check_base(model)
         weights = model.model.diffusion_model.state_dict()
-        state = read_light_file(ic_light_file)
+        path = find_weights(MODEL_FOLDER, ic_light_file, "ic_light_file", f"{' or '.join(PUBLISHED)} from {SOURCE}")
+        state = read_weights(path, ic_light_file, "ic_light_file", SOURCE)
         try:
             offsets = read_offsets(ic_light_file, state, weights, model.model.model_config.unet_config)
         except ICLightFileError as error:
@@ -178,8 +163,7 @@ class ICLightConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         shown, behind = prepared(foreground, mask, background, pixel_coding)
         latents = encoded(vae, shown, behind, pixel_coding)
-        empty = torch.zeros(shown.shape[0], 4, *latents.shape[2:], device=comfy.model_management.intermediate_device())
-        return io.NodeOutput(with_latents(positive, latents), with_latents(negative, latents), {"samples": empty})
+        return io.NodeOutput(with_latents(positive, latents), with_latents(negative, latents), empty_latent(latents))
 
 
 def prepared(
@@ -196,14 +180,9 @@ def prepared(
     if background is not None:
         behind = check_pictures(background, "background").to(shown.device)
         if shown.shape[0] == 1:
-            shown = shown.expand(behind.shape[0], *shown.shape[1:]) if behind.shape[1:3] == shown.shape[1:3] else shown
+            shown = shown.expand(behind.shape[0], *shown.shape[1:])
         behind = alike(behind, "background", shown, "foreground")
-    height, width = shown.shape[1:3]
-    if height % LATENT_STEP or width % LATENT_STEP:
-        raise ValueError(
-            f"'foreground' is {width}x{height} pixels; both sides must be multiples of {LATENT_STEP}. Scale or crop "
-            f"it, for instance to {width // LATENT_STEP * LATENT_STEP}x{height // LATENT_STEP * LATENT_STEP}."
-        )
+    check_sides(shown, "foreground")
     return on_grey(shown, check_mask(mask, shown, "foreground")), behind
 
 
@@ -213,6 +192,12 @@ def encoded(vae: object, shown: Tensor, behind: Tensor | None, pixel_coding: str
     latents = torch.cat([vae.encode(coded(some, pixel_coding)) for some in pictures], 1)
     parts = latents.split(4, 1)
     return torch.cat([comfy.latent_formats.SD15().process_in(part) for part in parts], 1)
+
+
+def empty_latent(latents: Tensor) -> dict[str, Tensor]:
+    """A LATENT to begin from where latents [B, C, h, w] lie beside the noise."""
+    size = latents.shape[0], 4, *latents.shape[2:]
+    return {"samples": torch.zeros(size, device=comfy.model_management.intermediate_device())}
 
 
 class ICLightHires(io.ComfyNode):
@@ -275,7 +260,7 @@ class ICLightHires(io.ComfyNode):
                 f"'foreground' holds {shown.shape[0]} pictures and 'relit' {first.shape[0]}; expected one, or as many."
             )
         latents = encoded(vae, shown, behind, pixel_coding)
-        start = vae.encode(lanczos((first * 255).round().clamp(0, 255) / 255, size))
+        start = vae.encode(lanczos(first, size))
         return io.NodeOutput(with_latents(positive, latents), with_latents(negative, latents), {"samples": start})
 
 
@@ -285,20 +270,12 @@ def larger(height: int, width: int, scale: float) -> tuple[int, int]:
 
 
 def lanczos(pictures: Tensor, size: tuple[int, int]) -> Tensor:
-    """Pictures [B, H, W, 3] or masks [B, H, W], 0..1, cropped in the middle to the shape of ``size`` and resized."""
+    """Pictures [B, H, W, 3] or masks [B, H, W] in 8 bit, cropped in the middle to the shape of ``size``, resized."""
     height, width = size
-    share = max(height / pictures.shape[1], width / pictures.shape[2])
-    found = []
-    for picture in pictures.cpu():
-        values = (picture * 255).round().clamp(0, 255).to(torch.uint8).numpy()
-        image = Image.fromarray(values)
-        across, down = width / share, height / share
-        left, top = (image.width - across) / 2, (image.height - down) / 2
-        box = (left, top, left + across, top + down)
-        image = image.resize((width, height), Image.Resampling.LANCZOS, box=box)
-        found.append(torch.frombuffer(bytearray(image.tobytes()), dtype=torch.uint8).view(height, width, -1))
-    result = torch.stack(found).float().to(pictures.device) / 255
-    return result[..., 0] if pictures.ndim == 3 else result
+    masks = pictures.ndim == 3
+    shown = pictures[..., None].expand(-1, -1, -1, 3) if masks else pictures
+    found = comfy.utils.common_upscale(shown.movedim(-1, 1), width, height, "lanczos", "center").movedim(1, -1)
+    return found[..., 0] if masks else found
 
 
 class ICLightSchedule(io.ComfyNode):

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from ..kernels.light_source import STYLES, light_maps, parse_lights
 from ..kernels.pixel_coding import coded
-from .light_pictures import check_pictures
-from .sockets import CATEGORY_LIGHT, NothingThere, check_choice, check_range
+from .sockets import CATEGORY_LIGHT, NothingThere, check_choice, check_pictures, check_range
 
 MOST_FRAMES = 1000
 LARGEST_SIDE = 8192

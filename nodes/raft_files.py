@@ -6,10 +6,10 @@ import os
 
 import comfy.model_management
 import comfy.model_patcher
-import comfy.utils
 import folder_paths
 
 from ..networks.raft import FILES, SOURCE, load_raft
+from .weight_files import read_weights
 
 MODEL_FOLDER = "optical_flow"
 RAFT_METHODS = {"RAFT small": "small", "RAFT large": "large"}
@@ -51,14 +51,8 @@ def load_raft_patcher(method: str) -> comfy.model_patcher.ModelPatcher:
     """
     path = find_raft_file(method)
     name = os.path.basename(path)
-    try:
-        weights = comfy.utils.load_torch_file(path, safe_load=True)
-    except Exception as error:  # whatever unpickling or the header of a damaged file raises
-        raise ValueError(
-            f"'method': {name} in models/{MODEL_FOLDER} cannot be read as weights; get it again from "
-            f"{SOURCE}{FILES[RAFT_METHODS[method]]}. "
-            f"({str(error).splitlines()[0] if str(error) else type(error).__name__})"
-        ) from error
+    source = f"{SOURCE}{FILES[RAFT_METHODS[method]]}"
+    weights = read_weights(path, f"{name} in models/{MODEL_FOLDER}", "method", source)
     return comfy.model_patcher.ModelPatcher(
         load_raft(weights, RAFT_METHODS[method], name),
         load_device=comfy.model_management.get_torch_device(),

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import logging
 
-import comfy.model_management
 import comfy.model_sampling
-import comfy.utils
 import folder_paths
 import torch
 from comfy_api.latest import io
@@ -18,9 +16,17 @@ from ..patches.frame_windows import SCHEDULES, Windows
 from ..patches.frames import check_base, with_motion
 from ..patches.ic_light import with_latents
 from ..patches.linear_noise import ddpm_sigmas
-from .ic_light import LATENT_STEP, encoded
-from .light_pictures import alike, check_mask, check_pictures
-from .sockets import CATEGORY_LIGHT, check_choice, check_range
+from .ic_light import empty_latent, encoded
+from .sockets import (
+    CATEGORY_LIGHT,
+    alike,
+    check_choice,
+    check_mask,
+    check_pictures,
+    check_range,
+    check_sides,
+)
+from .weight_files import find_weights, read_weights
 
 MODEL_FOLDER = "animatediff_models"
 PUBLISHED = ("relvid_mm_sd15_fbc.pth", "v3_sd15_mm.ckpt", "mm_sd_v15_v2.ckpt")
@@ -39,27 +45,6 @@ def list_motion_files() -> list[str]:
     # The entry point makes the folder known; a schema that is read without it still says what is wanted.
     known = MODEL_FOLDER in folder_paths.folder_names_and_paths
     return (folder_paths.get_filename_list(MODEL_FOLDER) if known else []) or list(PUBLISHED)
-
-
-def read_motion_file(name: str) -> dict[str, Tensor]:
-    """The tensors of a file of models/animatediff_models.
-
-    Raises:
-        ValueError: no such file, or one that holds no weights.
-    """
-    path = folder_paths.get_full_path(MODEL_FOLDER, name)
-    if path is None:
-        folders = " or ".join(folder_paths.get_folder_paths(MODEL_FOLDER))
-        raise ValueError(
-            f"'motion_file': {name} is not in {folders}. Get {', '.join(PUBLISHED)} from {SOURCES} and put it there."
-        )
-    try:
-        return comfy.utils.load_torch_file(path, safe_load=True)
-    except Exception as error:  # whatever unpickling or the header of a damaged file raises
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
-            f"'motion_file': {name} cannot be read as weights; get it again from {SOURCES}. ({reason})"
-        ) from error
 
 
 def is_relightvid(state: dict[str, Tensor]) -> bool:
@@ -141,7 +126,8 @@ class MotionModules(io.ComfyNode):
                 windows = Windows(context_length, context_overlap, context_schedule)
             except ValueError as error:
                 raise ValueError(f"'context_overlap': {error}.") from None
-        state = read_motion_file(motion_file)
+        path = find_weights(MODEL_FOLDER, motion_file, "motion_file", f"{' or '.join(PUBLISHED)} from {SOURCES}")
+        state = read_weights(path, motion_file, "motion_file", SOURCES)
         joint = is_relightvid(state) if group_norm == NORMS[0] else group_norm == "joint"
         try:
             network = read_motion(motion_file, state, groups=model.model.diffusion_model.out[0].num_groups)
@@ -193,21 +179,15 @@ class RelightVidConditioning(io.ComfyNode):
     ) -> io.NodeOutput:
         shown = check_pictures(frames, "frames")
         behind = alike(check_pictures(background, "background").to(shown.device), "background", shown, "frames")
-        height, width = shown.shape[1:3]
-        if height % LATENT_STEP or width % LATENT_STEP:
-            raise ValueError(
-                f"'frames' are {width}x{height} pixels; both sides must be multiples of {LATENT_STEP}. Scale or crop "
-                f"them, for instance to {width // LATENT_STEP * LATENT_STEP}x{height // LATENT_STEP * LATENT_STEP}."
-            )
+        check_sides(shown, "frames")
         cut = on_grey(shown, check_mask(mask, shown, "frames"), GREY)
         latents = encoded(vae, cut, behind, "comfy")
         nothing = torch.zeros_like(latents)
-        empty = torch.zeros(shown.shape[0], 4, *latents.shape[2:], device=comfy.model_management.intermediate_device())
         return io.NodeOutput(
             with_latents(positive, latents),
             with_latents(negative, latents),
             with_latents(negative, nothing),
-            {"samples": empty},
+            empty_latent(latents),
         )
 
 

@@ -118,3 +118,62 @@ def read_widget(reader: Callable, name: str, *arguments):
         return reader(*arguments)
     except ValueError as error:
         raise ValueError(f"'{name}': {error}.") from None
+
+
+def check_pictures(image: Tensor, name: str) -> Tensor:
+    """An IMAGE's red, green and blue, float32 [B, H, W, 3].
+
+    Raises:
+        ValueError: no batch of images, or NaN or infinite pixels.
+    """
+    shape = list(image.shape)
+    if image.ndim != 4 or image.shape[-1] < 3 or 0 in shape:
+        raise ValueError(f"'{name}' has shape {shape}; expected a batch of images [batch, height, width, 3].")
+    if not bool(image.isfinite().all()):
+        raise ValueError(f"'{name}' holds NaN or infinite pixels. Check the node that made these images.")
+    return image[..., :3].float()
+
+
+def alike(image: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
+    """An IMAGE or a MASK with as many pictures as another: a single one goes with all of them.
+
+    Raises:
+        ValueError: another size, or another number.
+    """
+    size, wanted = list(image.shape[1:3]), list(other.shape[1:3])
+    if size != wanted:
+        raise ValueError(
+            f"'{name}' is {size[1]}x{size[0]} pixels and '{other_name}' {wanted[1]}x{wanted[0]}; they must be of one "
+            "size. Put Upscale Image between."
+        )
+    if image.shape[0] not in (1, other.shape[0]):
+        raise ValueError(
+            f"'{name}' holds {image.shape[0]} pictures and '{other_name}' {other.shape[0]}; expected one, or as many."
+        )
+    return image.expand(other.shape[0], *image.shape[1:])
+
+
+def check_mask(mask: Tensor | None, other: Tensor, other_name: str) -> Tensor | None:
+    """A MASK [B, H, W] that goes with pictures; one without a batch is taken, too.
+
+    Raises:
+        ValueError: another size, another number, or NaN or infinite values.
+    """
+    if mask is None:
+        return None
+    mask = mask[None] if mask.ndim == 2 else mask
+    if mask.ndim != 3:
+        raise ValueError(f"'mask' has shape {list(mask.shape)}; expected [batch, height, width].")
+    if not bool(mask.isfinite().all()):
+        raise ValueError("'mask' holds NaN or infinite values. Check the node that made it.")
+    return alike(mask.float(), "mask", other, other_name).to(other.device)
+
+
+def check_sides(pictures: Tensor, name: str, step: int = 8) -> None:
+    """Raises ValueError unless both sides of pictures [B, H, W, 3] are multiples of ``step``, as SD1.5's VAE wants."""
+    height, width = pictures.shape[1:3]
+    if height % step or width % step:
+        raise ValueError(
+            f"'{name}' is {width}x{height} pixels; both sides must be multiples of {step}. Scale or crop it, for "
+            f"instance to {width // step * step}x{height // step * step}."
+        )

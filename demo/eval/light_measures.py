@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from demo.eval.reading import Reading
+from demo.eval.story_report import AGREE, main_character
 from demo.light_pairs import azimuth, with_azimuth
 from demo.world.render import render
 from demo.world.scene import Scenes
@@ -70,11 +71,6 @@ def light_errors(pictures: Tensor, scenes: Scenes) -> Tensor:
 
 def kept(found: Reading, scenes: Scenes) -> dict[str, Tensor]:
     """bool [B] each: whether the reader's largest character has the shape and colour, and the reader's light fits."""
-    size = found.radius.nan_to_num(0.0).masked_fill(~found.present, -1.0)
-    chosen = size.argmax(1, keepdim=True)
-    there = found.present.gather(1, chosen)[:, 0]
-    rows = {
-        name: there & (getattr(found, name).gather(1, chosen)[:, 0] == getattr(scenes, name)[:, 0].cpu())
-        for name in ("shape", "colour", "pattern", "accessory")
-    }
+    seen = main_character(found)
+    rows = {name: seen[name] == getattr(scenes, name)[:, 0].cpu() for name in AGREE}
     return {**rows, "light": found.light == scenes.light.cpu()}

@@ -26,6 +26,7 @@ from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import CHANCE as READ_CHANCE
 from demo.eval.reading import share_of
 from demo.eval.story_report import interval
+from demo.eval.video_measures import ratio_interval
 from demo.light_pairs import Pictures, azimuth, draw_pairs, encode_pairs, frames_apart, with_azimuth
 from demo.train_light_motion import FRAMES, RelitClip, build_motion
 from demo.world.attributes import BACKGROUNDS
@@ -139,13 +140,8 @@ def measure(models: ImageModels, arms: dict, reader, arguments, seeds: list[int]
         }
         for name, rows in joined.items()
     }
-    ratio = joined[MOTION]["flicker"].mean() / joined[ALONE]["flicker"].mean()
-    generator = torch.Generator().manual_seed(0)
-    count = len(joined[ALONE]["flicker"])
-    drawn = torch.randint(count, (2000, count), generator=generator)
-    spread = joined[MOTION]["flicker"][drawn].mean(1) / joined[ALONE]["flicker"][drawn].mean(1)
-    ends = spread.quantile(torch.tensor([0.025, 0.975])).tolist()
-    table["flicker ratio"] = {"mean": round(float(ratio), 4), "low": round(ends[0], 4), "high": round(ends[1], 4)}
+    ratio = ratio_interval(joined[MOTION]["flicker"], joined[ALONE]["flicker"])
+    table["flicker ratio"] = ratio.row()
     return table
 
 
@@ -170,7 +166,7 @@ def markdown(content: dict) -> str:
     ratio = rows["flicker ratio"]
     lines += [
         "",
-        f"Flicker with motion modules over that frame by frame: {ratio['mean']:.2f} (95 %: {ratio['low']:.2f} to"
+        f"Flicker with motion modules over that frame by frame: {ratio['value']:.2f} (95 %: {ratio['low']:.2f} to"
         f" {ratio['high']:.2f}; bar {FLICKER_BAR:g}), where nothing moves. Orbit followed: frames whose light is within"
         f" {TOLERANCE:g} degrees of the asked direction while it goes round (chance {CHANCE * 100:.1f} %). In brackets"
         " at least so many (95 %, of frames).",

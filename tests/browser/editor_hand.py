@@ -11,6 +11,54 @@ def near(found, wanted, tolerance=0.012):
     return numpy.abs(numpy.asarray(found, float) - numpy.asarray(wanted, float)).max() < tolerance
 
 
+def graph_around(node: dict, slot: int, picture: str | None, name: str, identity: str) -> dict:
+    """A graph of a node with an editor, number 2, of the picture that it shows, if any, and of what it saves.
+
+    Args:
+        node: as a template holds it; link 1 comes in, link 2 goes out.
+        slot: the output that is saved.
+        picture: a file of the input folder, into the node's first input.
+        name: of the files that are saved.
+        identity: the graph's.
+    """
+    shared = {"flags": {}, "mode": 0, "properties": {}}
+    load = {
+        "id": 1,
+        "type": "LoadImage",
+        "pos": [60, 60],
+        "size": [280, 320],
+        "order": 0,
+        "inputs": [],
+        "outputs": [
+            {"name": "IMAGE", "type": "IMAGE", "links": [1]},
+            {"name": "MASK", "type": "MASK", "links": None},
+        ],
+        "widgets_values": [picture, "image"],
+    }
+    save = {
+        "id": 3,
+        "type": "SaveImage",
+        "pos": [1120, 60],
+        "size": [240, 200],
+        "order": 2,
+        "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
+        "outputs": [],
+        "widgets_values": [name],
+    }
+    return {
+        "id": identity,
+        "revision": 0,
+        "last_node_id": 3,
+        "last_link_id": 2,
+        "nodes": [*([load | shared] if picture else []), node, save | shared],
+        "links": [*([[1, 1, 0, 2, 0, "IMAGE"]] if picture else []), [2, 2, slot, 3, 0, "IMAGE"]],
+        "groups": [],
+        "config": {},
+        "extra": {},
+        "version": 0.4,
+    }
+
+
 @dataclass
 class EditorHand:
     """The editor of the open graph's node of one type.

@@ -3,7 +3,7 @@
 import json
 from typing import ClassVar
 
-from editor_hand import EditorHand
+from editor_hand import EditorHand, graph_around
 
 NODE = "PaperNodes_LightSource"
 WIDTH, HEIGHT = 96, 64
@@ -40,47 +40,7 @@ def graph(text: str, *, frames: int = 1, style: str = "fc", background: str | No
         "properties": {},
         "widgets_values": [text, WIDTH, HEIGHT, frames, style],
     }
-    save = {
-        "id": 3,
-        "type": "SaveImage",
-        "pos": [1120, 60],
-        "size": [240, 200],
-        "flags": {},
-        "order": 2,
-        "mode": 0,
-        "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
-        "outputs": [],
-        "properties": {},
-        "widgets_values": ["light_editor"],
-    }
-    load = {
-        "id": 1,
-        "type": "LoadImage",
-        "pos": [60, 60],
-        "size": [280, 320],
-        "flags": {},
-        "order": 0,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [
-            {"name": "IMAGE", "type": "IMAGE", "links": [1]},
-            {"name": "MASK", "type": "MASK", "links": None},
-        ],
-        "properties": {},
-        "widgets_values": [background, "image"],
-    }
-    return {
-        "id": "0b51f1a6-3c52-4f8e-8f0e-6a7c2f3d9b21",
-        "revision": 0,
-        "last_node_id": 3,
-        "last_link_id": 2,
-        "nodes": [*([load] if background else []), source, save],
-        "links": [*([[1, 1, 0, 2, 0, "IMAGE"]] if background else []), [2, 2, 0, 3, 0, "IMAGE"]],
-        "groups": [],
-        "config": {},
-        "extra": {},
-        "version": 0.4,
-    }
+    return graph_around(source, 0, background, "light_editor", "0b51f1a6-3c52-4f8e-8f0e-6a7c2f3d9b21")
 
 
 class LightEditor(EditorHand):

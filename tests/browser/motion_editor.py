@@ -4,7 +4,7 @@ import json
 from typing import ClassVar
 
 import numpy
-from editor_hand import EditorHand
+from editor_hand import EditorHand, graph_around
 
 NODE = "PaperNodes_CutAndDrag"
 PICTURE = "motion_editor.png"
@@ -67,48 +67,7 @@ def graph(motion: object = "", *, picture: str | None = PICTURE, frames: int = F
         "properties": {},
         "widgets_values": [frames, text, "fill"],
     }
-    save = {
-        "id": 3,
-        "type": "SaveImage",
-        "pos": [1120, 60],
-        "size": [240, 200],
-        "flags": {},
-        "order": 2,
-        "mode": 0,
-        "inputs": [{"name": "images", "type": "IMAGE", "link": 2}],
-        "outputs": [],
-        "properties": {},
-        "widgets_values": ["motion_editor"],
-    }
-    load = {
-        "id": 1,
-        "type": "LoadImage",
-        "pos": [60, 60],
-        "size": [280, 320],
-        "flags": {},
-        "order": 0,
-        "mode": 0,
-        "inputs": [],
-        "outputs": [
-            {"name": "IMAGE", "type": "IMAGE", "links": [1]},
-            {"name": "MASK", "type": "MASK", "links": None},
-        ],
-        "properties": {},
-        "widgets_values": [picture, "image"],
-    }
-    links = [[1, 1, 0, 2, 0, "IMAGE"]] if picture else []
-    return {
-        "id": "6f0c7f52-2f8a-4a43-9c9e-0d5b6a1f7e10",
-        "revision": 0,
-        "last_node_id": 3,
-        "last_link_id": 2,
-        "nodes": [*([load] if picture else []), drag, save],
-        "links": [*links, [2, 2, 1, 3, 0, "IMAGE"]],
-        "groups": [],
-        "config": {},
-        "extra": {},
-        "version": 0.4,
-    }
+    return graph_around(drag, 1, picture, "motion_editor", "6f0c7f52-2f8a-4a43-9c9e-0d5b6a1f7e10")
 
 
 class MotionEditor(EditorHand):

@@ -8,6 +8,7 @@ from papernodes.kernels.environment_light import (
     CURVES,
     dome_normals,
     environment_light_maps,
+    from_srgb,
     grey_exposure,
     irradiance,
     irradiance_coefficients,
@@ -210,3 +211,9 @@ def test_maps_that_are_no_light():
         for call in (irradiance_coefficients, grey_exposure):
             with pytest.raises(ValueError, match=r"^environment: "):
                 call(wrong)
+
+
+def test_srgb_is_undone():
+    light = torch.linspace(0, 1, 257)[:, None, None, None].expand(-1, 1, 1, 3)
+    torch.testing.assert_close(from_srgb(tone_map(light)), light, atol=1e-6, rtol=1e-5)
+    assert float(from_srgb(torch.tensor(0.5))) == pytest.approx(0.21404, abs=1e-5)

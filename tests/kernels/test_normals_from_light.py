@@ -4,7 +4,7 @@ import math
 
 import pytest
 import torch
-from papernodes.kernels.normals_from_light import normal_picture, normals_from_light
+from papernodes.kernels.normals_from_light import normal_picture, normals_from_light, picture_normals
 
 
 def flat(*levels):
@@ -83,3 +83,13 @@ def test_wrong_sizes():
         normals_from_light(*good, torch.ones(2, 2, 3))
     with pytest.raises(ValueError, match="sigma is 0"):
         normals_from_light(*good, sigma=0)
+
+
+def test_a_normal_map_is_read_back_and_grey_looks_at_the_viewer():
+    normals = torch.nn.functional.normalize(torch.randn(1, 6, 5, 3, generator=torch.Generator().manual_seed(0)), dim=-1)
+    torch.testing.assert_close(picture_normals(normal_picture(normals)), normals)
+    eight_bit = (normal_picture(normals) * 255).round() / 255
+    assert (picture_normals(eight_bit) * normals).sum(-1).min() > 0.9999
+    for grey in (127 / 255, 0.5, 128 / 255):
+        found = picture_normals(torch.full((1, 1, 1, 3), grey))
+        assert found.flatten().tolist() == [0.0, 0.0, 1.0]

@@ -124,7 +124,7 @@ def test_a_normal_map_is_lit_in_the_place_of_the_dome():
     assert maps.shape == (1, 16, 24, 3) and float(maps.std()) < 1e-6
     dome, _ = lit()
     assert maps[0, 0, 0].mean() > dome.mean() + 0.1
-    grey = torch.full((1, 16, 24, 3), 0.5)
+    grey = torch.full((1, 16, 24, 3), 127 / 255)
     ahead = torch.tensor([0.5, 0.5, 1.0]).expand(1, 16, 24, 3)
     assert torch.equal(lit(normals=grey)[0], lit(normals=ahead)[0]), "no direction looks at the viewer"
     two = torch.cat((facing, ahead))

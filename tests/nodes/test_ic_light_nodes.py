@@ -179,7 +179,7 @@ def test_the_second_pass(demo):
     beside = positive[0][1]["noise_concat"]
     assert beside.shape == (1, 4, 16, 16) and torch.equal(beside, negative[0][1]["noise_concat"])
     assert first[0][0][1]["noise_concat"].shape[-1] == 8, "the conditioning that came in stays"
-    middle = (foreground[:, :, 16:-16] * 255).round() / 255
+    middle = (foreground[:, :, 16:-16] * 255).floor() / 255
     torch.testing.assert_close(beside, vae.encode(middle * 255 / 254) * SCALE, atol=1e-4, rtol=1e-3)
     start = lanczos(relit, (128, 128))
     torch.testing.assert_close(latent["samples"], vae.encode(start), atol=1e-4, rtol=1e-3)
@@ -196,7 +196,8 @@ def test_sizes_of_the_second_pass():
     assert larger(64, 96, 1.5) == (128, 128)  # 1.5 and 2.25 times 64
     assert larger(16, 16, 1.0) == (64, 64)
     ramp = torch.linspace(0, 1, 64).view(1, 1, 64, 1).expand(1, 64, 64, 3)
-    torch.testing.assert_close(lanczos(ramp, (64, 64)), ramp, atol=1 / 500, rtol=0)
+    found = lanczos(ramp, (64, 64))
+    assert ((ramp - found >= 0) & (ramp - found < 1.001 / 255)).all(), "8-bit levels are cut off"
     assert lanczos(torch.ones(2, 8, 8), (16, 16)).shape == (2, 16, 16)
 
 
@@ -230,7 +231,7 @@ def test_the_authors_flow(demo, model_folder):
     one, other, start, first = positive, negative, light, None
     for denoise in (0.9, 0.5):
         if first is not None:
-            relit = vae.decode(first)
+            relit = vae.decode(first).detach()  # the host runs nodes without gradients
             one, other, start = ICLightHires.execute(positive, negative, vae, relit, pictures(), 2.0).args
         levels, sigmas = ICLightSchedule.execute(relight, 3, denoise, "demo-exact").args
         noise = torch.randn(start["samples"].shape, generator=torch.Generator().manual_seed(1))

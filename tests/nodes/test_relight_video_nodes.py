@@ -193,7 +193,7 @@ def test_the_stock_guider_adds_them_up_as_the_paper_does(demo, model_folder):
         ({"background": clips(3)}, r"'background' holds 3 pictures and 'frames' 4; expected one, or as many"),
         ({"background": clips(size=(32, 64))}, r"'background' is 64x32 pixels and 'frames' 64x64"),
         ({"mask": torch.ones(2, 64, 64)}, r"'mask' holds 2 pictures and 'frames' 4"),
-        ({"frames": clips(size=(60, 60)), "background": clips(size=(60, 60))}, r"'frames' are 60x60 .*56x56"),
+        ({"frames": clips(size=(60, 60)), "background": clips(size=(60, 60))}, r"'frames' is 60x60 .*56x56"),
     ],
 )
 def test_bad_clips(demo, changes, message):

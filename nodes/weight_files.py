@@ -1,0 +1,47 @@
+"""Weights that a person chooses in a widget: found in ComfyUI's model folders, read weights-only."""
+
+from __future__ import annotations
+
+import comfy.utils
+import folder_paths
+from torch import Tensor
+
+
+def find_weights(folder: str, name: str, widget: str, where_from: str) -> str:
+    """The path of a file of a model folder.
+
+    Args:
+        folder: one of the host's names, such as "diffusion_models".
+        name: what the widget says.
+        widget: its name, for the message.
+        where_from: what to get and from where.
+
+    Raises:
+        ValueError: it is not there.
+    """
+    path = folder_paths.get_full_path(folder, name)
+    if path is None:
+        folders = " or ".join(folder_paths.get_folder_paths(folder))
+        raise ValueError(f"'{widget}': {name} is not in {folders}. Get {where_from} and put it there.")
+    return path
+
+
+def read_weights(path: str, name: str, widget: str, source: str) -> dict[str, Tensor]:
+    """The tensors of a file.
+
+    Args:
+        path: of the file.
+        name: how the message calls it.
+        widget: that names it.
+        source: where to get it again.
+
+    Raises:
+        ValueError: it cannot be read.
+    """
+    try:
+        return comfy.utils.load_torch_file(path, safe_load=True)
+    except Exception as error:  # whatever unpickling or the header of a damaged file raises
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"'{widget}': {name} cannot be read as weights; get it again from {source}. ({reason})"
+        ) from error
