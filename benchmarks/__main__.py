@@ -3,9 +3,15 @@ saved tables."""
 
 import sys
 
-from . import cut_and_drag, lib, noise_tracking, noise_warp, story
+from . import cut_and_drag, lib, noise_tracking, noise_warp, relight, story
 
-BENCHMARKS = {"noise_warp": noise_warp, "noise_tracking": noise_tracking, "cut_and_drag": cut_and_drag, "story": story}
+BENCHMARKS = {
+    "noise_warp": noise_warp,
+    "noise_tracking": noise_tracking,
+    "cut_and_drag": cut_and_drag,
+    "story": story,
+    "relight": relight,
+}
 
 if __name__ == "__main__":
     for name in [name for name in sys.argv[1:] if name in BENCHMARKS] or BENCHMARKS:

@@ -116,6 +116,47 @@ def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share
     return Pictures(wanted.clamp(0, 1), foreground, background, mask)
 
 
+def light_maps(count: int, size: int, generator: torch.Generator) -> Tensor:
+    """float32 [B, 3, H, W], 0..1: maps as relighting starts from, one or two lights of a colour each.
+
+    Args:
+        count: B.
+        size: pixels.
+        generator: on the CPU.
+    """
+
+    def light() -> Tensor:
+        angles = torch.empty(count).uniform_(-math.pi, math.pi, generator=generator)
+        darkest = torch.rand(count, generator=generator) / 2
+        brightest = 1 - torch.rand(count, generator=generator) / 2
+        colours = 1 - torch.rand(count, 3, generator=generator).square() * 0.8
+        colours = torch.where(torch.rand(count, 1, generator=generator) < 0.5, 1.0, colours)
+        return falloff(angles, size, size, darkest, brightest) * colours[:, :, None, None]
+
+    second = (torch.rand(count, generator=generator) < 0.4).float()[:, None, None, None]
+    return (light() + light() * second).clamp(0, 1)
+
+
+@torch.no_grad()
+def lit_pictures(scenes: Scenes, size: int, generator: torch.Generator) -> Tensor:
+    """float32 [B, 3, size, size], 0..1: what relighting takes and makes, for an autoencoder to know it.
+
+    Turn and turn about: a foreground on grey, a lit background, characters under that light, a map of light.
+
+    Args:
+        scenes: of one frame, where the pictures are to be.
+        size: pixels.
+        generator: on the CPU.
+    """
+    angles = torch.empty(scenes.size).uniform_(-math.pi, math.pi, generator=generator)
+    scenes = with_azimuth(scenes, angles.to(scenes.light_direction.device))
+    made = draw_pairs(scenes, size, generator, GREY_SHARE)
+    maps = light_maps(scenes.size, size, generator).to(made.wanted.device)
+    kind = (torch.arange(scenes.size, device=maps.device) % 4)[:, None, None, None]
+    found = torch.where(kind == 0, made.foreground, made.background)
+    return torch.where(kind == 2, made.wanted, torch.where(kind == 3, maps, found))
+
+
 def encode_pairs(vae, pictures: Pictures, background: bool) -> tuple[Tensor, Tensor]:
     """Latents float16 of the wanted pictures [B, 4, h, w] and of what lies beside the noise [B, 4 or 8, h, w]."""
     given = [pictures.foreground, *([pictures.background] if background else [])]

@@ -4,7 +4,8 @@ line_art.png is what the line art template begins with, toy_scene.png what the t
 dragged, or filmed by a moving camera; toy_world.webp shows the world in the README. toy_sky.hdr surrounds what
 Environment Light lights: a place all the way round in linear light, and a sun far above white. toy_normals.png is
 toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is one character of another scene, the
-rest transparent.
+rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
+place of that size that is lit from the right, as relighting takes it for a background.
 """
 
 import math
@@ -17,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from demo.light_pairs import BRIGHTEST, DARKEST, falloff
 from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import captions
 from demo.world.panorama import render_panorama
@@ -35,7 +37,9 @@ SUN = (40.0, 35.0, 5.0)
 
 SUNLIGHT = (170.0, 145.0, 105.0)
 GAP = 4
-CUTOUT_SEED, CUTOUT_SIZE = 11, 512
+CUTOUT_SEED, CUTOUT_SIZE, SMALL_SIZE = 11, 512, 128
+LIT_PLACE, LIT_FROM = "snow", 0.0
+"""What is behind a character that is relit, and whence its light comes, radians: the right."""
 
 
 def sheet(pictures: Tensor, columns: int, gap: int = GAP) -> numpy.ndarray:
@@ -88,10 +92,17 @@ def main() -> None:
     coded = normal_picture(normals * torch.tensor([1.0, -1.0, 1.0]))  # the renderer's y points down
     Image.fromarray((coded * 255).round().byte().numpy()).save(MEDIA / "toy_normals.png", optimize=True)
     lone = draw_scenes(1, CUTOUT_SEED, characters=1)
-    drawn = render(lone, CUTOUT_SIZE, CUTOUT_SIZE, layers=("frames", "masks"))
-    layers = torch.cat((drawn.frames[0, 0], drawn.masks[0, 0].sum(0, keepdim=True).clamp(0, 1)))
-    cut = (layers * 255).round().byte().permute(1, 2, 0).numpy()
-    Image.fromarray(cut).save(MEDIA / "toy_cutout.png", optimize=True)
+    for name, size in (("toy_cutout.png", CUTOUT_SIZE), ("toy_cutout_128.png", SMALL_SIZE)):
+        drawn = render(lone, size, size, layers=("frames", "masks"))
+        layers = torch.cat((drawn.frames[0, 0], drawn.masks[0, 0].sum(0, keepdim=True).clamp(0, 1)))
+        cut = (layers * 255).round().byte().permute(1, 2, 0).numpy()
+        Image.fromarray(cut).save(MEDIA / name, optimize=True)
+    place = replace(lone, count=torch.zeros_like(lone.count), background=torch.tensor([BACKGROUNDS.index(LIT_PLACE)]))
+    ends = (torch.tensor([value]) for value in (DARKEST, BRIGHTEST))
+    light = falloff(torch.tensor([LIT_FROM]), SMALL_SIZE, SMALL_SIZE, *ends)
+    lit = (render(place, SMALL_SIZE, SMALL_SIZE).frames[0] * light).clamp(0, 1)[0]
+    lit = (lit * 255).round().byte().permute(1, 2, 0).numpy()
+    Image.fromarray(lit).save(MEDIA / "toy_lit_place.png", optimize=True)
     for shown in (scene, toy, lone):
         print(captions(shown, 0, full=True)[0])
 

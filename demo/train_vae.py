@@ -5,6 +5,8 @@ differences between neighbours, which keeps the drawn edges crisp. The decoder s
 variance per channel with a little noise, so that latents that a model made decode cleanly; there is no KL term, only a
 soft penalty on the encoder's own mean and deviation and on values beyond 2.5. At the end mean and deviation are folded
 into the encoder's last convolution. ``--decoder-of`` trains on the decoder alone, for latents that other models know.
+A decoder that has seen places alone takes grey for one of them, so with ``--lit`` a share of the pictures is what
+relighting takes and makes (light_pairs.py).
 
 Writes image_vae.safetensors, which ComfyUI's VAELoader reads.
 """
@@ -16,6 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from demo import training
+from demo.light_pairs import lit_pictures
 from demo.training import Trainer, autocast, batches, initialise, say
 from demo.training_data import Drawing, rendered, to_bytes
 from demo.training_drawings import save_grid
@@ -123,9 +126,18 @@ def read(path, device) -> Autoencoder:
     return network.requires_grad_(False).to(device)
 
 
-def draw_pool(drawing: Drawing, device: torch.device, size: int) -> Tensor:
-    """Pictures uint8 [N, 3, size, size] on the device."""
-    return torch.cat([to_bytes(part.frames[:, 0]) for scenes, _ in drawing for part in rendered(scenes, device, size)])
+def draw_pool(drawing: Drawing, device: torch.device, size: int, lit: float = 0.0, seed: int = 0) -> Tensor:
+    """Pictures uint8 [N, 3, size, size] on the device; a share ``lit`` of each chunk is light_pairs.lit_pictures'."""
+    generator, found = torch.Generator().manual_seed(seed), []
+    for scenes, _ in drawing:
+        count = round(scenes.size * lit)
+        if count:
+            some = scenes.select(torch.arange(count)).to(device)
+            found.append(to_bytes(lit_pictures(some, size, generator)))
+        if count < scenes.size:
+            rest = scenes.select(torch.arange(count, scenes.size))
+            found += [to_bytes(part.frames[:, 0]) for part in rendered(rest, device, size)]
+    return torch.cat(found)
 
 
 def main() -> None:
@@ -136,6 +148,7 @@ def main() -> None:
     )
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
+    parser.add_argument("--lit", type=float, default=0.0, help="share of pictures lit anew, of maps and of greys")
     arguments = parser.parse_args()
     device = training.settle(arguments)
     seed = arguments.seed + 1000 * int(arguments.resume is not None)
@@ -146,7 +159,7 @@ def main() -> None:
     use_host()
     from networks.demo_format import save
 
-    pool = draw_pool(drawing, device, arguments.size)
+    pool = draw_pool(drawing, device, arguments.size, arguments.lit, seed)
     network = read(arguments.decoder_of, device).requires_grad_() if arguments.decoder_of else Autoencoder()
     network = network.to(device, memory_format=torch.channels_last)
     half = network.decoder if arguments.decoder_of else network
@@ -176,12 +189,18 @@ def main() -> None:
         f" latents' mean {latents.mean():.3f}, deviation {latents.std():.3f}, largest {latents.abs().max():.2f}"
     )
     metadata = {**trainer.metadata("image_vae"), "psnr": f"{psnr:.2f}", "psnr_noise_0.1": f"{noisy:.2f}"}
-    save(target, file_weights(network), metadata, packed=False)
     shown = again.shape[0]
-    save_grid(
-        [fresh[-shown:][:8].float() / 255, again[:8], fresh[-shown:][8:16].float() / 255, again[8:16]],
-        arguments.state / "vae.png",
-    )
+    rows = [fresh[-shown:][:8].float() / 255, again[:8], fresh[-shown:][8:16].float() / 255, again[8:16]]
+    if arguments.lit:
+        lit = draw_pool(
+            Drawing(arguments, min(1024, arguments.pictures), seed + 600_000), device, arguments.size, 1.0, seed + 1
+        )
+        psnr, _, again = measure(network, lit)
+        say(f"PSNR on {lit.shape[0]} fresh pictures of light: {psnr:.2f} dB")
+        metadata["psnr_lit"] = f"{psnr:.2f}"
+        rows += [lit[-again.shape[0] :][:8].float() / 255, again[:8]]
+    save(target, file_weights(network), metadata, packed=False)
+    save_grid(rows, arguments.state / "vae.png")
     say("done")
 
 

@@ -53,8 +53,8 @@ LOADERS = (
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
-SHIPPED_LORAS = tuple(path.name for path in (layout.ROOT / "demo" / "checkpoints" / "loras").glob("*.safetensors"))
-"""Files that such a node may name and find in the pack."""
+SHIPPED = "papernodes_demo_"
+"""How the names of files begin that such a node may name and find in the pack."""
 
 
 def read_graph(name: str) -> dict:
@@ -64,7 +64,7 @@ def read_graph(name: str) -> dict:
 
 def reads_published(kind: str, values) -> bool:
     """Whether a node of this class with these values in its widgets reads published weights."""
-    return kind in LOADERS and not any(name in values for name in SHIPPED_LORAS)
+    return kind in LOADERS and not any(str(value).startswith(SHIPPED) for value in values)
 
 
 def needs_models(name: str) -> bool:
@@ -179,18 +179,21 @@ def exposure(frames, first: int, last: int):
     return frames[first : last + 1].mean(axis=0).round().astype("uint8")
 
 
-def start_picture(name: str):
-    """The picture of demo/media that a template loads; uint8 [H, W, 3]."""
+def start_picture(name: str, title: str | None = None):
+    """The picture of demo/media that a template loads, by a node of that title; uint8 [H, W, 3]."""
+    from . import workflow
     from .pictures import read_frames
 
-    (file,) = (node["inputs"]["image"] for node in read_twin(name).values() if node["class_type"] == "LoadImage")
+    loaders = [node for node in read_twin(name).values() if node["class_type"] == "LoadImage"]
+    (file,) = (node["inputs"]["image"] for node in loaders if title in (None, workflow.title(node)))
     return read_frames((MEDIA / file).read_bytes())[0]
 
 
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
     if "Save pictures of light" in pictures:
-        return slices([pictures[title][0] for title in ("Save pictures of light", "Save pictures")])
+        drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
+        return slices([pictures["Save pictures of light"][0], drawn[0]])
     if "Save pictures" in pictures:
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
@@ -198,6 +201,10 @@ def draw_thumbnail(name: str, pictures: dict):
         return whole(pictures["Save story sheet"][0])
     if "Save pictures of normals" in pictures:
         return slices([pictures[title][0] for title in ("Save relit pictures", "Save pictures of normals")])
+    if "Save relit pictures" in pictures:
+        relit = pictures["Save relit pictures"]
+        clip = [relit[len(relit) * third // 3] for third in range(3)]
+        return slices(clip if len(relit) > 1 else [start_picture(name, "Background"), relit[0]])
     if "Save light pictures" in pictures:
         clips = [pictures[title] for title in ("Save background pictures", "Save light pictures")]
         return slices([clip[len(clip) // 12] for clip in clips])

@@ -124,6 +124,16 @@ def save(
         raise
 
 
+def kind_of(path: str | os.PathLike) -> str | None:
+    """Which of ``KINDS`` a file says that it is; None for files of others, and for what is no safetensors file."""
+    try:
+        with safe_open(path, "pt") as file:
+            metadata = file.metadata() or {}
+    except (OSError, SafetensorError):
+        return None
+    return metadata.get("kind") if metadata.get("format") == _FORMAT else None
+
+
 def read_metadata(path: str | os.PathLike, kind: str) -> dict[str, str]:
     """The metadata of a file, without reading its weights; finds whatever would stop ``load``.
 

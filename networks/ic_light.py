@@ -13,6 +13,8 @@ from dataclasses import dataclass
 import comfy.utils
 from torch import Tensor
 
+from .checkpoints import difference
+
 NOISY_CHANNELS = 4
 KINDS = {8: "foreground", 12: "foreground and background"}
 """Channels that the first convolution takes -> what lies beside the noisy latent, 4 channels each."""
@@ -21,7 +23,6 @@ FIRST = "input_blocks.0.0.weight"
 """The first convolution's weight as ComfyUI names it."""
 
 _PREFIXES = ("model.diffusion_model.", "diffusion_model.", "unet.")
-_SHOWN = 3
 
 
 class ICLightFileError(Exception):
@@ -68,13 +69,10 @@ def read_offsets(
             f"{'A plain SD1.5 UNet is no IC-Light file. ' if channels == NOISY_CHANNELS else ''}"
             "Use one of iclight_sd15_fc, iclight_sd15_fcon and iclight_sd15_fbc."
         )
-    missing = sorted(set(unet_weights) - set(found))
-    unknown = sorted(set(found) - set(unet_weights))
-    if missing or unknown:
+    wrong = difference(unet_weights, found)
+    if wrong:
         raise ICLightFileError(
-            f"{name} does not fit this model's UNet:"
-            f"{_listed(' it lacks', missing)}{_listed(' it has more than that,', unknown)}"
-            " IC-Light's files fit SD1.5 and its fine-tunes."
+            f"{name} does not fit this model's UNet:{wrong} IC-Light's files fit SD1.5 and its fine-tunes."
         )
     for key, offset in found.items():
         expected = list(unet_weights[key].shape)
@@ -96,10 +94,3 @@ def _own_names(state: Mapping[str, Tensor], unet_config: dict) -> dict[str, Tens
         return plain
     names = comfy.utils.unet_to_diffusers(unet_config)
     return {names.get(name, name): value for name, value in plain.items()}
-
-
-def _listed(what: str, names: list[str]) -> str:
-    if not names:
-        return ""
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return f"{what} {', '.join(names[:_SHOWN])}{more}."

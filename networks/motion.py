@@ -21,6 +21,7 @@ from comfy.ldm.modules.attention import CrossAttention, FeedForward
 from torch import Tensor, nn
 
 from ..kernels.frames import pictures_of, tracks_of
+from .checkpoints import difference, some
 
 HEADS = 8
 GROUPS = 32
@@ -40,7 +41,6 @@ _DIFFUSERS = (
     (re.compile(r"\.norm3\."), lambda found: ".ff_norm."),
 )
 _POSITIONS = "pos_encoder.pe"
-_SHOWN = 3
 
 
 class MotionFileError(Exception):
@@ -215,12 +215,9 @@ def read_motion(
     dtype = next(iter(weights.values())).dtype
     network = MotionNetwork(layout, groups, dtype=dtype, device="meta", operations=operations)
     wanted = network.state_dict()
-    missing, unknown = sorted(set(wanted) - set(weights)), sorted(set(weights) - set(wanted))
-    if missing or unknown:
-        raise MotionFileError(
-            f"{name} holds no complete motion modules:{_listed(' it lacks', missing)}"
-            f"{_listed(' it has more than they take,', unknown)} Use {FILES}."
-        )
+    wrong = difference(wanted, weights)
+    if wrong:
+        raise MotionFileError(f"{name} holds no complete motion modules:{wrong} Use {FILES}.")
     for key, weight in weights.items():
         if weight.shape != wanted[key].shape:
             raise MotionFileError(
@@ -237,15 +234,15 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     other = [key for key in plain if not _NAME.fullmatch(key)]
     if any("lora" in key for key in plain):
         raise MotionFileError(
-            f"{name} is a LoRA ({_some(plain)}), which changes motion modules and holds none. Use {FILES}."
+            f"{name} is a LoRA ({some(plain)}), which changes motion modules and holds none. Use {FILES}."
         )
     if len(other) == len(plain):
-        came = f"it holds {_some(plain)}" if plain else "it holds nothing"
+        came = f"it holds {some(plain)}" if plain else "it holds nothing"
         raise MotionFileError(
             f"{name} is no motion file: {came}; expected names such as down_blocks.0.motion_modules.0. Use {FILES}."
         )
     if other:
-        raise MotionFileError(f"{name} holds more than motion modules: {_some(other)}. Use {FILES}.")
+        raise MotionFileError(f"{name} holds more than motion modules: {some(other)}. Use {FILES}.")
     found = {}
     for key, value in plain.items():
         place, inner = _parted(key)
@@ -290,14 +287,3 @@ def _sizes(name: str, place: Place, weights: Mapping[str, Tensor], groups: int) 
             f"{name}: {place.name} is {width} wide; expected a multiple of {HEADS} heads and of {groups} groups."
         )
     return ModuleSizes(width, blocks, attentions, positions=table.shape[1])
-
-
-def _listed(what: str, names: list[str]) -> str:
-    return f"{what} {_some(names)}." if names else ""
-
-
-def _some(names) -> str:
-    """The first names of several."""
-    names = list(names)
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return ", ".join(str(one)[:100] for one in names[:_SHOWN]) + more

@@ -14,6 +14,7 @@ from ..kernels.pixel_coding import CODINGS, coded, on_grey
 from ..networks.ic_light import ICLightFileError, read_offsets
 from ..patches.ic_light import apply_offsets, check_base, with_latents
 from ..patches.linear_noise import karras_sigmas, with_linear_levels
+from .demo_adapters import LIGHTS, misfit
 from .sockets import (
     CATEGORY_LIGHT,
     alike,
@@ -37,11 +38,12 @@ SCALE_STEP = 64
 def list_light_files() -> list[str]:
     """Files of models/diffusion_models (and models/unet), those that are called like IC-Light's first.
 
-    Where none is called so, the published ones' names too, so that a workflow can say what it lacks.
+    Where none is called so, the published ones' names, so that a workflow can say what it lacks; then the pack's own
+    for Demo Checkpoint.
     """
     names = folder_paths.get_filename_list(MODEL_FOLDER)
     likely = [name for name in names if "iclight" in name.lower().replace("-", "").replace("_", "")]
-    return (likely or list(PUBLISHED)) + [name for name in names if name not in likely]
+    return (likely or list(PUBLISHED)) + list(LIGHTS) + [name for name in names if name not in likely]
 
 
 class ICLightModel(io.ComfyNode):
@@ -61,7 +63,7 @@ class ICLightModel(io.ComfyNode):
                     options=list_light_files(),
                     tooltip=(
                         "In models/diffusion_models or models/unet. fc and fcon relight by words and a map of light, "
-                        "fbc by a background."
+                        "fbc by a background. papernodes_demo_...: for Demo Checkpoint, come with the pack."
                     ),
                 ),
                 io.Float.Input(
@@ -82,12 +84,14 @@ class ICLightModel(io.ComfyNode):
         check_range(strength, "strength", 0.0, 2.0)
         check_base(model)
         weights = model.model.diffusion_model.state_dict()
-        path = find_weights(MODEL_FOLDER, ic_light_file, "ic_light_file", f"{' or '.join(PUBLISHED)} from {SOURCE}")
+        wanted = f"{' or '.join(PUBLISHED)} from {SOURCE}"
+        path = find_weights(MODEL_FOLDER, ic_light_file, "ic_light_file", wanted, LIGHTS)
         state = read_weights(path, ic_light_file, "ic_light_file", SOURCE)
         try:
             offsets = read_offsets(ic_light_file, state, weights, model.model.model_config.unet_config)
         except ICLightFileError as error:
-            raise ValueError(f"'ic_light_file': {error}") from None
+            other = misfit(ic_light_file, model, LIGHTS, wanted)
+            raise ValueError(f"'ic_light_file': {error}{other}") from None
         return io.NodeOutput(apply_offsets(model, offsets, strength))
 
 

@@ -16,6 +16,7 @@ from ..patches.frame_windows import SCHEDULES, Windows
 from ..patches.frames import check_base, with_motion
 from ..patches.ic_light import with_latents
 from ..patches.linear_noise import ddpm_sigmas
+from .demo_adapters import MOTIONS, misfit
 from .ic_light import empty_latent, encoded
 from .sockets import (
     CATEGORY_LIGHT,
@@ -41,10 +42,10 @@ _told: set[str] = set()
 
 
 def list_motion_files() -> list[str]:
-    """Files of models/animatediff_models; where there are none, the published ones' names."""
+    """Files of models/animatediff_models, or the published ones' names; then the pack's own for Demo Checkpoint."""
     # The entry point makes the folder known; a schema that is read without it still says what is wanted.
     known = MODEL_FOLDER in folder_paths.folder_names_and_paths
-    return (folder_paths.get_filename_list(MODEL_FOLDER) if known else []) or list(PUBLISHED)
+    return ((folder_paths.get_filename_list(MODEL_FOLDER) if known else []) or list(PUBLISHED)) + list(MOTIONS)
 
 
 def is_relightvid(state: dict[str, Tensor]) -> bool:
@@ -67,7 +68,10 @@ class MotionModules(io.ComfyNode):
                 io.Combo.Input(
                     "motion_file",
                     options=list_motion_files(),
-                    tooltip="In models/animatediff_models: AnimateDiff's v2 or v3, or RelightVid's.",
+                    tooltip=(
+                        "In models/animatediff_models: AnimateDiff's v2 or v3, or RelightVid's. papernodes_demo_...: "
+                        "for Demo Checkpoint, comes with the pack."
+                    ),
                 ),
                 io.Float.Input(
                     "scale",
@@ -126,14 +130,15 @@ class MotionModules(io.ComfyNode):
                 windows = Windows(context_length, context_overlap, context_schedule)
             except ValueError as error:
                 raise ValueError(f"'context_overlap': {error}.") from None
-        path = find_weights(MODEL_FOLDER, motion_file, "motion_file", f"{' or '.join(PUBLISHED)} from {SOURCES}")
+        wanted = f"{' or '.join(PUBLISHED)} from {SOURCES}"
+        path = find_weights(MODEL_FOLDER, motion_file, "motion_file", wanted, MOTIONS)
         state = read_weights(path, motion_file, "motion_file", SOURCES)
         joint = is_relightvid(state) if group_norm == NORMS[0] else group_norm == "joint"
         try:
             network = read_motion(motion_file, state, groups=model.model.diffusion_model.out[0].num_groups)
         except MotionFileError as error:
-            raise ValueError(f"'motion_file': {error}") from None
-        if is_relightvid(state) and motion_file not in _told:
+            raise ValueError(f"'motion_file': {error}{misfit(motion_file, model, MOTIONS, wanted)}") from None
+        if is_relightvid(state) and motion_file not in MOTIONS and motion_file not in _told:
             _told.add(motion_file)
             logging.info("PaperNodes: %s is licensed CC BY-NC-SA 4.0, for non-commercial use.", motion_file)
         return io.NodeOutput(with_motion(model, network, scale, joint, windows))

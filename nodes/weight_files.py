@@ -1,24 +1,37 @@
-"""Weights that a person chooses in a widget: found in ComfyUI's model folders, read weights-only."""
+"""Weights that a person chooses in a widget: found in ComfyUI's model folders or in the pack, read weights-only."""
 
 from __future__ import annotations
 
-import comfy.utils
+from collections.abc import Mapping
+
 import folder_paths
 from torch import Tensor
 
+from ..networks import checkpoints
+from ..networks.demo_format import DemoFileError, read_metadata
+from .demo_checkpoint import FOLDER
 
-def find_weights(folder: str, name: str, widget: str, where_from: str) -> str:
-    """The path of a file of a model folder.
+
+def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Mapping[str, str]) -> str:
+    """The path of a file of a model folder, or of one that comes with the pack.
 
     Args:
         folder: one of the host's names, such as "diffusion_models".
         name: what the widget says.
         widget: its name, for the message.
         where_from: what to get and from where.
+        ours: what the widget lists of the pack's own -> kind of file in the demonstration's folder.
 
     Raises:
         ValueError: it is not there.
     """
+    if name in ours:
+        path = FOLDER / f"{ours[name]}.safetensors"
+        try:
+            read_metadata(path, ours[name])
+        except DemoFileError as error:
+            raise ValueError(f"'{widget}': {error}") from error
+        return str(path)
     path = folder_paths.get_full_path(folder, name)
     if path is None:
         folders = " or ".join(folder_paths.get_folder_paths(folder))
@@ -27,7 +40,7 @@ def find_weights(folder: str, name: str, widget: str, where_from: str) -> str:
 
 
 def read_weights(path: str, name: str, widget: str, source: str) -> dict[str, Tensor]:
-    """The tensors of a file.
+    """The tensors of a file, in the published layout.
 
     Args:
         path: of the file.
@@ -39,7 +52,9 @@ def read_weights(path: str, name: str, widget: str, source: str) -> dict[str, Te
         ValueError: it cannot be read.
     """
     try:
-        return comfy.utils.load_torch_file(path, safe_load=True)
+        return checkpoints.read_weights(path)
+    except DemoFileError as error:
+        raise ValueError(f"'{widget}': {error}") from error
     except Exception as error:  # whatever unpickling or the header of a damaged file raises
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(

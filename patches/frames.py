@@ -146,7 +146,7 @@ def joined(
                 def move(_, given, result: Tensor, module: nn.Module = module) -> Tensor:
                     return module(result, frames, scale)
 
-                hooks.callback(_layer_before(unet, place).register_forward_hook(move).remove)
+                hooks.callback(layer_before(unet, place).register_forward_hook(move).remove)
         yield
 
 
@@ -156,7 +156,7 @@ def _norms(unet: UNetModel) -> list[nn.Module]:
     return [norm for block in blocks for norm in (block.in_layers[0], block.out_layers[0])] + [unet.out[0]]
 
 
-def _layer_before(unet: UNetModel, place: Place) -> nn.Module | None:
+def layer_before(unet: UNetModel, place: Place) -> nn.Module | None:
     """The layer whose result a module takes; None where the UNet has no such block.
 
     SD1.5 has two blocks a level on the way down and three on the way up, so block j of level i is input block
@@ -181,7 +181,7 @@ def _layer_before(unet: UNetModel, place: Place) -> nn.Module | None:
 def _check_fit(unet: UNetModel, network: MotionNetwork) -> None:
     """Raises MotionModelError unless each module has its block, of its width."""
     for place, module in network.by_place().items():
-        layer = _layer_before(unet, place)
+        layer = layer_before(unet, place)
         if layer is None:
             raise MotionModelError(f"The motion file has {place.name}, and 'model' has no such block.")
         width = layer.out_channels if isinstance(layer, ResBlock) else layer.in_channels

@@ -13,6 +13,8 @@ import torch
 from demo_files import KNOWN_WORDS, random_weights, write_video_files
 from papernodes.networks import demo_format, demo_image, demo_video, demo_video_lora
 from papernodes.networks.demo_format import DemoFileError
+from papernodes.nodes import demo_adapters
+from papernodes.nodes.demo_checkpoint import FOLDER
 
 # With a GPU, "make test-gpu" runs all of this on it.
 pytestmark = [pytest.mark.gpu] if torch.cuda.is_available() else []
@@ -227,4 +229,8 @@ def test_the_loras_have_one_name_each():
     from papernodes.host import templates
     from papernodes.networks import demo_story_lora
 
-    assert set(templates.SHIPPED_LORAS) == {demo_video_lora.FILE_NAME, demo_story_lora.FILE_NAME}
+    names = {demo_video_lora.FILE_NAME, demo_story_lora.FILE_NAME}
+    assert {path.name for path in (FOLDER / "loras").iterdir()} == names
+    assert all(name.startswith(templates.SHIPPED) for name in (*names, *demo_adapters.LIGHTS, *demo_adapters.MOTIONS))
+    assert not any(templates.reads_published("LoraLoaderModelOnly", (name, 1)) for name in names)
+    assert templates.reads_published("LoraLoaderModelOnly", ("other.safetensors", 1))

@@ -6,6 +6,7 @@ import pytest
 import torch
 from papernodes.kernels.pixel_coding import GREY
 from papernodes.networks import demo_light
+from papernodes.nodes.demo_adapters import LIGHTS
 from papernodes.nodes.demo_checkpoint import DemoCheckpoint
 from papernodes.nodes.ic_light import (
     PUBLISHED,
@@ -150,7 +151,7 @@ def test_files(demo, model_folder):
     save_file({"x": torch.zeros(1)}, model_folder / "other.safetensors")
     (model_folder / "broken.safetensors").write_bytes(b"12345678")
     folder_paths.filename_list_cache.clear()
-    assert list_light_files()[2:] == ["broken.safetensors", "other.safetensors"]
+    assert list_light_files()[2:] == [*LIGHTS, "broken.safetensors", "other.safetensors"]
     for name, message in (
         (
             PUBLISHED[1],
@@ -165,7 +166,7 @@ def test_files(demo, model_folder):
     for file in model_folder.iterdir():
         file.unlink()
     folder_paths.filename_list_cache.clear()
-    assert list_light_files() == list(PUBLISHED), "a workflow can say what it lacks"
+    assert list_light_files() == [*PUBLISHED, *LIGHTS], "a workflow can say what it lacks"
 
 
 def test_the_second_pass(demo):

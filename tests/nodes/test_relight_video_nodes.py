@@ -12,6 +12,7 @@ from papernodes.networks import demo_light
 from papernodes.networks.ic_light import read_offsets
 from papernodes.networks.motion import read_motion
 from papernodes.nodes import relight_video
+from papernodes.nodes.demo_adapters import MOTIONS
 from papernodes.nodes.demo_checkpoint import DemoCheckpoint
 from papernodes.nodes.relight_video import DDPMSigmas, MotionModules, RelightVidConditioning, list_motion_files
 from papernodes.patches.frames import MotionModelError, with_motion
@@ -128,7 +129,7 @@ def test_modules_twice_and_windows_too_long(demo, model_folder):
         moving(moving(demo[0]))
     with pytest.raises(MotionModelError, match="at most 32"):
         moving(demo[0], settings=("joint", 40, 4, "standard_static"))
-    assert list_motion_files() == ["mm.safetensors", "relvid.safetensors"]
+    assert list_motion_files() == ["mm.safetensors", "relvid.safetensors", *MOTIONS]
 
 
 def clips(frames=FRAMES, size=(64, 64), seed=0):

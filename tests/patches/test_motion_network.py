@@ -164,7 +164,7 @@ def test_wrong_files():
         ({**state, "conv_in.weight": torch.zeros(1)}, "holds more than motion modules: conv_in.weight. Use mm_sd"),
         ({f"{place}.to_q_lora.down.weight": torch.zeros(1)}, "is a LoRA .*which changes motion modules and holds none"),
         (lost, f"no complete motion modules: it lacks {place}.proj_out.bias"),
-        ({**state, f"{place}.more": torch.zeros(1)}, f"more than they take, {place}.more"),
+        ({**state, f"{place}.more": torch.zeros(1)}, f"it has more than that, {place}.more"),
         ({**state, f"{place}.proj_out.bias": torch.zeros(7)}, r"proj_out.bias has shape \[7\]; expected \[32\]"),
         ({name: value for name, value in state.items() if name != table}, "lacks temporal attention with positions"),
         ({**state, table: torch.zeros(())}, "lacks temporal attention with positions"),

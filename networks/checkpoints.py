@@ -1,0 +1,64 @@
+"""Weights of the methods' files: read weights-only, compared with what a network takes, the pack's own made large.
+
+Published files hold whole networks or offsets for them. What comes with the pack for the demonstration models is stored
+small and says so in its metadata; here it becomes what a published file holds, so that from here on both are one.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Mapping
+
+import comfy.utils
+from torch import Tensor
+
+from .demo_format import kind_of
+
+_SHOWN = 3
+
+
+def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
+    """What a file holds, in the published layout.
+
+    Args:
+        path: safetensors, or a pickled state dictionary, of which nothing but tensors is read.
+
+    Returns:
+        The file's names -> tensors on the CPU.
+
+    Raises:
+        DemoFileError: one of the pack's own files, damaged.
+        Exception: whatever unpickling or a damaged header raises.
+    """
+    kind = kind_of(path)
+    expand = _expansions().get(kind)
+    return comfy.utils.load_torch_file(str(path), safe_load=True) if expand is None else expand(path, kind)
+
+
+def _expansions() -> Mapping[str, Callable[[str | os.PathLike, str], dict[str, Tensor]]]:
+    """Kind of a small file -> what makes the published layout of it."""
+    # These modules use what is below.
+    from . import demo_light, demo_motion
+
+    lights = dict.fromkeys(demo_light.FILE_KINDS, demo_light.load_light)
+    return {**lights, demo_motion.KIND: lambda path, _: demo_motion.load_motion(path)}
+
+
+def difference(wanted: Iterable[str], came: Iterable[str]) -> str:
+    """What a file lacks and has too much, as the end of a sentence that began with a colon; "" where it is complete.
+
+    Args:
+        wanted: names that a network has.
+        came: names that the file has.
+    """
+    wanted, came = set(wanted), set(came)
+    missing, unknown = sorted(wanted - came), sorted(came - wanted)
+    found = f" it lacks {some(missing)}." if missing else ""
+    return found + (f" it has more than that, {some(unknown)}." if unknown else "")
+
+
+def some(names: Iterable[str]) -> str:
+    """The first names of several, for a message."""
+    names = [str(name)[:100] for name in names]
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more
