@@ -28,6 +28,9 @@ GREY_LEVELS = (32 / 255, 224 / 255)
 GREY_SHARE = 0.4
 """Of backgrounds that are given: the others are the world's places."""
 
+SEEN = (0.5, 1.0)
+"""How much of it (draw_pairs' strengths) a place has that is to show a light; below half of it people see none."""
+
 ANY_ANGLE = 0.5
 """Share of the pairs lit from anywhere between the four directions, not from near one of them."""
 
@@ -83,7 +86,14 @@ def frames_apart(scenes: Scenes) -> Scenes:
     return found
 
 
-def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share: float, length: int = 1) -> Pictures:
+def draw_pairs(
+    scenes: Scenes,
+    size: int,
+    generator: torch.Generator,
+    grey_share: float,
+    length: int = 1,
+    strengths: tuple[float, float] = (0.0, 1.0),
+) -> Pictures:
     """Draws pairs.
 
     Args:
@@ -92,6 +102,7 @@ def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share
         generator: on the CPU; the foregrounds' light and the ground's.
         grey_share: of the backgrounds that are grey.
         length: so many scenes in a row are a clip: its foreground has one light, its ground is of one kind.
+        strengths: how much of DARKEST and BRIGHTEST the grounds of places have, from and to; 0 tells of no light.
     """
     device, count = scenes.light_direction.device, scenes.size // length
 
@@ -105,7 +116,7 @@ def draw_pairs(scenes: Scenes, size: int, generator: torch.Generator, grey_share
     before = render(with_azimuth(scenes, chance(-math.pi, math.pi)), size, size).frames[:, 0]
     # Where characters are not, what is darker than the ground is their shadow.
     shadow = torch.where(mask < 0.5, (frames / ground.clamp_min(1 / 255)).clamp(0, 1).amin(1, keepdim=True), 1.0)
-    strength = chance()
+    strength = chance(*strengths)
     angles = azimuth(scenes)
     lit = ground * falloff(angles, size, size, 1 - (1 - DARKEST) * strength, 1 + (BRIGHTEST - 1) * strength)
     levels = (torch.full_like(angles, level) for level in GREY_LEVELS)

@@ -1,10 +1,12 @@
 """Draws the light nodes' pictures of web/docs with the demonstration models: ``python -m demo.light_pictures``.
 
-What the templates normals_and_detail, light_from_a_side and environment_light make, with torch's own noise; for
-IC-Light's nodes, whose demonstration is not trained yet, what is given and asked for, by the renderer.
+What the templates normals_and_detail, light_from_a_side and environment_light make, with torch's own noise; a held-out
+character in the light of four backgrounds, by the small IC-Light; of IC-Light's other nodes what they are given.
 """
 
 import json
+from dataclasses import fields, replace
+from types import SimpleNamespace
 
 import numpy
 import torch
@@ -12,11 +14,13 @@ from PIL import Image, ImageDraw
 from torch import Tensor
 
 from demo.bare_machine import use_host
-from demo.eval.image_models import CHECKPOINTS, ImageModels, schedule
+from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, schedule
+from demo.eval.light_report import ARMS, LightModels
 from demo.help_pictures import ROOT
-from demo.light_pairs import azimuth, draw_pairs, with_azimuth
+from demo.light_pairs import Pictures, azimuth, draw_pairs, with_azimuth
 from demo.media_pictures import MEDIA
 from demo.story_pictures import save
+from demo.world.attributes import BACKGROUNDS, LIGHT_ANGLES
 from demo.world.render import render
 from demo.world.scene import draw_scenes
 from kernels.detail_transfer import detail_transfer
@@ -30,6 +34,7 @@ from kernels.pixel_coding import coded
 WHO = "a blue dotted star with a crown in a forest"
 LIGHTS = ("the left", "the right", "above", "below")
 SEEDS = (3, 11)
+RELIT_SEED, RELIT_PLACES = 33, ("desert", "snow", "room", "room")
 DENOISE, CFG, RADIUS = 0.65, 3.0, 3.0
 
 LIT = ROOT / "workflows" / "api" / "light_from_a_side.json"
@@ -89,12 +94,29 @@ def lit_by_hand(models: ImageModels) -> list[Tensor]:
     return list(large.clamp(0, 1).movedim(1, -1))
 
 
-def relighting() -> None:
-    """Draws the pictures of IC-Light's nodes: what they are given and what is asked, rendered; and noise levels."""
+def by_backgrounds(models: ImageModels) -> None:
+    """Draws the picture of IC-Light Model: one character in the light of places and of greys."""
+    arm = ARMS["fbc, a place"]
+    scene = draw_scenes(1, RELIT_SEED, characters=1, combinations="held_out")
+    scenes = with_azimuth(scene.select(torch.zeros(4, dtype=torch.long)), torch.tensor(LIGHT_ANGLES))
+    places = torch.tensor([BACKGROUNDS.index(place) for place in RELIT_PLACES])
+    parts = [
+        draw_pairs(replace(scenes.select(half), background=places[half]), SIZE, torch.Generator().manual_seed(2), grey)
+        for half, grey in ((slice(0, 2), 0.0), (slice(2, 4), 1.0))
+    ]
+    pictures = Pictures(*(torch.cat([getattr(part, item.name) for part in parts]) for item in fields(Pictures)))
+    settings = SimpleNamespace(steps=20, cfg=2.0, batch=4)
+    relit = LightModels(models, CHECKPOINTS).draw(pictures, replace(scenes, background=places), arm, 3, settings, True)
+    shown = [*pictures.background.movedim(1, -1), *relit.movedim(1, -1)]
+    names = [f"{place}, light from {light}" for place, light in zip(RELIT_PLACES, LIGHTS[:2], strict=False)]
+    save("ICLightModel", shown, [*names, *(f"grey, light from {light}" for light in LIGHTS[2:]), *["relit"] * 4], 4)
+
+
+def given_to_ic_light() -> None:
+    """Draws the pictures of IC-Light's other nodes: what they are given, rendered, and noise levels."""
     scene = draw_scenes(1, 11, characters=1)
     given = draw_pairs(scene, 256, torch.Generator().manual_seed(5), 0.0)
-    ground, foreground, wanted = (some[0].movedim(0, -1) for some in (given.background, given.foreground, given.wanted))
-    save("ICLightModel", [foreground, ground, wanted], ["foreground", "background", "what is asked for (rendered)"], 3)
+    foreground = given.foreground[0].movedim(0, -1)
     source = render(with_azimuth(scene, azimuth(scene) + 2.5), 256, 256).frames[0, 0].movedim(0, -1)
     mask = given.mask[0, 0, ..., None].expand(-1, -1, 3)
     save("ICLightConditioning", [source, mask, foreground], ["foreground", "mask", "what lies beside the noise"], 3)
@@ -133,10 +155,11 @@ def levels_picture(height: int = 200, width: int = 420) -> Tensor:
 
 def main() -> None:
     """Draws all of them."""
-    relighting()
+    given_to_ic_light()
     surroundings()
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
+    by_backgrounds(models)
     save("LightSource", lit_by_hand(models), ["light from the right", "drawn over it", "three lamps"], 3)
     first, *lit = drawn(models)
     normals = normal_picture(normals_from_light(*lit))

@@ -27,7 +27,7 @@ from demo.eval.reading import CHANCE as READ_CHANCE
 from demo.eval.reading import share_of
 from demo.eval.story_report import interval
 from demo.eval.video_measures import ratio_interval
-from demo.light_pairs import Pictures, azimuth, draw_pairs, encode_pairs, frames_apart, with_azimuth
+from demo.light_pairs import SEEN, Pictures, azimuth, draw_pairs, encode_pairs, frames_apart, with_azimuth
 from demo.train_light_motion import FRAMES, RelitClip, build_motion
 from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import PLACES
@@ -114,7 +114,8 @@ def measure(models: ImageModels, arms: dict, reader, arguments, seeds: list[int]
     for seed in seeds:
         for orbit in (False, True):
             lit = clips_of(arguments.n, seed + orbit * 1000, arguments.frames, device, orbit=orbit)
-            pictures = draw_pairs(lit, SIZE, torch.Generator().manual_seed(seed), 0.0, arguments.frames)
+            generator = torch.Generator().manual_seed(seed)
+            pictures = draw_pairs(lit, SIZE, generator, 0.0, arguments.frames, SEEN)
             for name in values:
                 if name == WANTED:
                     drawn = models.decode(models.encode(pictures.wanted))
@@ -223,6 +224,7 @@ def main() -> None:
         "readers": frozen.current(),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "strengths": list(SEEN),
         **{name: getattr(arguments, name) for name in ("n", "seeds", "frames", "steps")},
     }
     seeds = [FIRST_SEED + seed for seed in range(arguments.seeds)]

@@ -27,7 +27,7 @@ from demo.eval.light_measures import CHANCE, TOLERANCE, kept, light_errors
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import CHANCE as READ_CHANCE
 from demo.eval.reading import Share, share_of
-from demo.light_pairs import Pictures, azimuth, draw_pairs, falloff, with_azimuth
+from demo.light_pairs import SEEN, Pictures, azimuth, draw_pairs, falloff, with_azimuth
 from demo.training import batches
 from demo.world.attributes import BACKGROUNDS, LIGHT_ANGLES, LIGHTS
 from demo.world.captions import LIGHTING, PLACES
@@ -151,7 +151,7 @@ def measure(models: LightModels, reader, arguments, seeds: list[int], say) -> di
         for seed in seeds:
             scenes = scenes_of(arguments.n, seed, arm, device)
             generator = torch.Generator().manual_seed(seed)
-            pictures = draw_pairs(scenes, SIZE, generator, 1.0 if arm.grey else 0.0)
+            pictures = draw_pairs(scenes, SIZE, generator, 1.0 if arm.grey else 0.0, strengths=SEEN)
             drawn = {
                 "relit": models.draw(pictures, scenes, arm, seed, arguments, tuned=True),
                 "image model alone": models.draw(pictures, scenes, arm, seed, arguments, tuned=False),
@@ -240,6 +240,7 @@ def main() -> None:
         "readers": frozen.current(),
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
+        "strengths": list(SEEN),
         **{name: getattr(arguments, name) for name in ("n", "seeds", "cfg", "steps")},
     }
     seeds = [FIRST_SEED + seed for seed in range(arguments.seeds)]
