@@ -21,7 +21,7 @@ ATTENTIONS = [
     for number in range(2)
     for projection in ("to_q", "to_k", "to_v", "to_out.0")
 ]
-OTHERS = ["proj_in", "transformer_blocks.0.ff.net.0.proj", "transformer_blocks.0.ff.net.2"]
+OTHERS = ["proj_in", "transformer_blocks.0.ff.net.0.proj", "transformer_blocks.0.ff.net.2", "proj_out"]
 
 
 def layers(mid=False):
@@ -31,10 +31,10 @@ def layers(mid=False):
 
 def official(place, layer):
     """Names of AnimateDiff's own files: processors, one layer at their end, no alpha."""
-    kind = layer.rpartition(".attention_blocks.")
-    if kind[1]:
-        number, projection = kind[2].split(".", 1)
-        layer = f"{kind[0]}.attention_blocks.{number}.processor.{projection.removesuffix('.0')}"
+    block, attention, rest = layer.rpartition(".attention_blocks.")
+    if attention:
+        number, projection = rest.split(".", 1)
+        layer = f"{block}{attention}{number}.processor.{projection.removesuffix('.0')}"
     return f"module.{place}.temporal_transformer.{layer}", "_lora.up.weight", "_lora.down.weight"
 
 
@@ -192,6 +192,28 @@ def test_loaded_in_part(base, folders):
         found = sample(with_linear_levels(base))
     beside.detach()
     assert apart(found, whole) < 1e-5
+
+
+def test_pickled_files(base, folders):
+    """As AnimateDiff's own are, the weights one level down."""
+    state, _ = lora_file(official)
+    save_file(state, folders / "lora.safetensors")
+    torch.save({"global_step": 1, "state_dict": state}, folders / "lora.ckpt")
+    before = moving(base)
+    assert torch.equal(sample(tuned(before, "lora.ckpt")), sample(tuned(before)))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layout.__name__)
+def test_every_layer_of_every_module(layout):
+    """Those of the middle, too, which v2 has; no memory behind the weights."""
+    network = read_motion("mm_sd_v15_v2.ckpt", zero_file())
+    state = {}
+    for place, layer, level in layers(mid=True):
+        (rows, columns), (name, up, down) = sizes(layer, SD15_WIDTHS[level]), layout(place, layer)
+        state[name + up] = torch.zeros(()).expand(rows, RANK)
+        state[name + down] = torch.zeros(()).expand(RANK, columns)
+    linear = {key for key, weight in network.state_dict().items() if weight.ndim == 2}
+    assert set(read_motion_lora("a", state, network)) == linear and len(linear) == 21 * 12
 
 
 def test_the_published_size():
