@@ -10,7 +10,7 @@ from pathlib import Path
 import av
 import numpy
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kernels.camera_flow import CameraClip
@@ -107,6 +107,44 @@ def draw_motion_by_hand() -> None:
     save("CameraFlow", [[wide(camera.previews[i]) for i in (0, 6, 12)], below])
 
 
+def draw_motion_lora(width: int = 720, height: int = 250) -> None:
+    """Where a motion LoRA acts, and how its two matrices change a layer."""
+    picture = Image.new("RGB", (width, height), "white")
+    pen = ImageDraw.Draw(picture)
+    font, ink, grey, blue, orange = ImageFont.load_default(14), "#333333", "#d5dae2", "#3c78d8", "#e8862e"
+
+    def text(x: float, y: float, words: str) -> None:
+        pen.text((x, y), words, fill=ink, font=font, anchor="mm")
+
+    # The UNet: down, middle, up; a module behind each block.
+    sizes = (100, 76, 52, 34, 52, 76, 100)
+    for number, size in enumerate(sizes):
+        left, top = 16 + 42 * number, 105 - size / 2
+        pen.rectangle((left, top, left + 20, top + size), fill=grey)
+        if number != 3:
+            pen.rectangle((left + 23, top, left + 31, top + size), fill=blue)
+            pen.rectangle((left + 25, 98, left + 29, 112), fill=orange)
+    for x, colour, words in ((16, grey, "UNet: Load LoRA"), (16, blue, "Motion Modules"), (16, orange, "Motion LoRA")):
+        y = 178 + 22 * (grey, blue, orange).index(colour)
+        pen.rectangle((x, y, x + 14, y + 14), fill=colour)
+        pen.text((x + 22, y + 7), words, fill=ink, font=font, anchor="lm")
+    # One layer of a module.
+    pen.rectangle((350, 55, 450, 155), fill=blue)
+    pen.rectangle((570, 55, 582, 155), fill=orange)
+    pen.rectangle((594, 55, 694, 67), fill=orange)
+    text(400, 105, "W")
+    text(510, 105, "+  strength  x")
+    text(576, 40, "up")
+    text(644, 40, "down")
+    text(400, 178, "a layer of a module,")
+    text(400, 196, "as in the motion file")
+    text(632, 178, "the LoRA: two thin")
+    text(632, 196, "matrices for each layer")
+    path = ROOT / "web" / "docs" / "PaperNodes_MotionLoRA.webp"
+    picture.save(path, quality=80, method=6)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
 def main() -> None:
     """Draws all of them."""
     clip = read_clip()
@@ -126,6 +164,7 @@ def main() -> None:
     save("LatentToNoise", [[small_noise(noise * 0.2)[4], small_noise(noise)[4]]])
     save("MixNoise", [[small_noise(noise)[4], small_noise(mixed)[4], small_noise(plain)[4]]])
     draw_motion_by_hand()
+    draw_motion_lora()
 
 
 if __name__ == "__main__":

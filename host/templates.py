@@ -49,7 +49,7 @@ STAND_INS = {
 
 LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
-    "PaperNodes_ICLightModel", "PaperNodes_MotionModules",
+    "PaperNodes_ICLightModel", "PaperNodes_MotionModules", "PaperNodes_MotionLoRA",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
@@ -212,7 +212,9 @@ def draw_thumbnail(name: str, pictures: dict):
     flow = pictures.get("Save flow picture")
     if "Save video" in pictures:
         return slices(video_panels(name, pictures))
-    if name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
+    if name == "animatediff_motion_transfer":
+        panels = [clip[len(clip) * 2 // 3] for clip in (cropped_clip(name), flow, noise)]
+    elif name in ("warped_noise_from_video", "hunyuan_motion_transfer"):
         from .pictures import read_video
 
         frame = 36
@@ -231,16 +233,21 @@ def draw_thumbnail(name: str, pictures: dict):
     return slices(panels)
 
 
+def cropped_clip(name: str):
+    """The clip of demo/media as a template's Image Crop cuts it; uint8 [T, H, W, 3]."""
+    from .pictures import read_video
+
+    (crop,) = (node["inputs"] for node in read_twin(name).values() if node["class_type"] == "ImageCrop")
+    rows, columns = (slice(crop[a], crop[a] + crop[b]) for a, b in (("y", "height"), ("x", "width")))
+    return read_video(MEDIA / "bigbuckbunny_49.mp4")[:, rows, columns]
+
+
 def video_panels(name: str, pictures: dict) -> list:
     """What was asked for, the noise where that is a clip's motion, and the video, at two thirds of the way."""
     asked = pictures.get("Save composite pictures", pictures.get("Save preview pictures"))
     shown = [pictures["Save video"]]
     if asked is None:
-        from .pictures import read_video
-
-        (crop,) = (node["inputs"] for node in read_twin(name).values() if node["class_type"] == "ImageCrop")
-        rows, columns = (slice(crop[a], crop[a] + crop[b]) for a, b in (("y", "height"), ("x", "width")))
-        asked = read_video(MEDIA / "bigbuckbunny_49.mp4")[:, rows, columns]
+        asked = cropped_clip(name)
         shown = [pictures["Save noise picture"], *shown]
     return [clip[len(clip) * 2 // 3] for clip in (asked, *shown)]
 

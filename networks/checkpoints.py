@@ -59,6 +59,6 @@ def difference(wanted: Iterable[str], came: Iterable[str]) -> str:
 
 def some(names: Iterable[str]) -> str:
     """The first names of several, for a message."""
-    names = [str(name)[:100] for name in names]
+    names = [str(name)[:120] for name in names]
     more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
     return ", ".join(names[:_SHOWN]) + more

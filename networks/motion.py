@@ -34,11 +34,13 @@ FILES = (
 _PREFIXES = ("module.", "unet.")
 _NAME = re.compile(r"(?:(down|up)_blocks\.(\d+)|mid_block)\.motion_modules\.(\d+)\.(.+)")
 _INNER = "temporal_transformer."
-# Diffusers' names of what lies in a block, and AnimateDiff's.
+# AnimateDiff's names of what lies in a block, and diffusers'.
 _DIFFUSERS = (
-    (re.compile(r"\.attn(\d+)\."), lambda found: f".attention_blocks.{int(found[1]) - 1}."),
-    (re.compile(r"\.norm([12])\."), lambda found: f".norms.{int(found[1]) - 1}."),
-    (re.compile(r"\.norm3\."), lambda found: ".ff_norm."),
+    (".attention_blocks.0.", ".attn1."),
+    (".attention_blocks.1.", ".attn2."),
+    (".norms.0.", ".norm1."),
+    (".norms.1.", ".norm2."),
+    (".ff_norm.", ".norm3."),
 )
 _POSITIONS = "pos_encoder.pe"
 
@@ -227,6 +229,17 @@ def read_motion(
     return network.eval().requires_grad_(False)
 
 
+def diffusers_name(name: str) -> str:
+    """What diffusers' motion adapters call a layer or weight.
+
+    Args:
+        name: as MotionNetwork has it, AnimateDiff's.
+    """
+    for own, theirs in _DIFFUSERS:
+        name = name.replace(own, theirs)
+    return name.replace(_INNER, "")
+
+
 def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """A file's tensors under AnimateDiff's names."""
     prefix = next((prefix for prefix in _PREFIXES if any(key.startswith(prefix) for key in state)), "")
@@ -249,14 +262,14 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         if inner.startswith(_INNER):
             found[key] = value
             continue
-        for pattern, theirs in _DIFFUSERS:
-            inner = pattern.sub(theirs, inner)
+        for own, theirs in _DIFFUSERS:
+            inner = inner.replace(theirs, own)
         # One for all attentions of a block there, one for each here.
-        own = [inner]
+        names = [inner]
         if inner.endswith(".pos_embed.pe"):
             block = inner.removesuffix("pos_embed.pe")
-            own = [f"{block}attention_blocks.{number}.{_POSITIONS}" for number in range(2)]
-        found.update({f"{place.name}.{_INNER}{one}": value for one in own})
+            names = [f"{block}attention_blocks.{number}.{_POSITIONS}" for number in range(2)]
+        found.update({f"{place.name}.{_INNER}{one}": value for one in names})
     return found
 
 

@@ -19,6 +19,7 @@ MODULES = (
     "light_source",
     "ic_light",
     "relight_video",
+    "motion_lora",
     "demo_checkpoint",
 )
 

@@ -15,7 +15,7 @@ from ..networks.motion import MotionFileError, read_motion
 from ..patches.frame_windows import SCHEDULES, Windows
 from ..patches.frames import check_base, with_motion
 from ..patches.ic_light import with_latents
-from ..patches.linear_noise import ddpm_sigmas
+from ..patches.linear_noise import ddpm_sigmas, with_linear_levels
 from .demo_adapters import MOTIONS, misfit
 from .ic_light import empty_latent, encoded
 from .sockets import (
@@ -33,6 +33,7 @@ MODEL_FOLDER = "animatediff_models"
 PUBLISHED = ("relvid_mm_sd15_fbc.pth", "v3_sd15_mm.ckpt", "mm_sd_v15_v2.ckpt")
 SOURCES = "https://huggingface.co/aleafy/relightvid_models or https://huggingface.co/guoyww/animatediff"
 NORMS = ("as the file", "joint", "per frame")
+LEVELS = ("as the file", "linear", "the model's")
 GREY = 128 / 255
 """RelightVid's, round its foregrounds."""
 
@@ -49,7 +50,7 @@ def list_motion_files() -> list[str]:
 
 
 def is_relightvid(state: dict[str, Tensor]) -> bool:
-    """Whether a file has RelightVid's prefix, and so its licence and its norms over whole clips."""
+    """Whether a file has RelightVid's prefix, and so its licence, norms over whole clips and SD1.5's noise levels."""
     return any(key.startswith("unet.") for key in state)
 
 
@@ -104,6 +105,16 @@ class MotionModules(io.ComfyNode):
                     default=Windows.schedule,
                     tooltip="How ComfyUI lays the windows: side by side, or spread anew in each step.",
                 ),
+                io.Combo.Input(
+                    "noise_levels",
+                    options=list(LEVELS),
+                    default=LEVELS[0],
+                    optional=True,
+                    tooltip=(
+                        "What every scheduler then steps through. as the file: linear, up to 25.1, for AnimateDiff's "
+                        "files; the model's, for RelightVid's."
+                    ),
+                ),
             ],
             outputs=[io.Model.Output(display_name="model", tooltip="For a sampler; the latent's batch is the clip.")],
         )
@@ -118,10 +129,12 @@ class MotionModules(io.ComfyNode):
         context_length: int,
         context_overlap: int,
         context_schedule: str,
+        noise_levels: str = LEVELS[0],
     ) -> io.NodeOutput:
         check_range(scale, "scale", 0.0, 2.0)
         check_choice(group_norm, "group_norm", NORMS)
         check_choice(context_schedule, "context_schedule", SCHEDULES)
+        check_choice(noise_levels, "noise_levels", LEVELS)
         check_range(context_length, "context_length", 0, MOST_FRAMES)
         check_base(model)
         windows = None
@@ -133,15 +146,23 @@ class MotionModules(io.ComfyNode):
         wanted = f"{' or '.join(PUBLISHED)} from {SOURCES}"
         path = find_weights(MODEL_FOLDER, motion_file, "motion_file", wanted, MOTIONS)
         state = read_weights(path, motion_file, "motion_file", SOURCES)
-        joint = is_relightvid(state) if group_norm == NORMS[0] else group_norm == "joint"
+        relightvid = is_relightvid(state)
+        joint = relightvid if group_norm == NORMS[0] else group_norm == "joint"
+        linear = not relightvid if noise_levels == LEVELS[0] else noise_levels == "linear"
         try:
             network = read_motion(motion_file, state, groups=model.model.diffusion_model.out[0].num_groups)
         except MotionFileError as error:
             raise ValueError(f"'motion_file': {error}{misfit(motion_file, model, MOTIONS, wanted)}") from None
-        if is_relightvid(state) and motion_file not in MOTIONS and motion_file not in _told:
+        if relightvid and motion_file not in MOTIONS and motion_file not in _told:
             _told.add(motion_file)
             logging.info("PaperNodes: %s is licensed CC BY-NC-SA 4.0, for non-commercial use.", motion_file)
-        return io.NodeOutput(with_motion(model, network, scale, joint, windows))
+        moving = with_motion(model, network, scale, joint, windows)
+        if linear:
+            try:
+                moving = with_linear_levels(moving)
+            except ValueError as error:
+                raise ValueError(f"'noise_levels': {error} Choose \"the model's\" to keep its own.") from None
+        return io.NodeOutput(moving)
 
 
 class RelightVidConditioning(io.ComfyNode):

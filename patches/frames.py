@@ -12,7 +12,7 @@ outlast the run, and a clone of the loaded MODEL takes them out of the UNet when
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import comfy.conds
 import comfy.context_windows
@@ -90,6 +90,43 @@ def with_motion(
     clip_model.add_wrapper_with_key(wrappers.OUTER_SAMPLE, KEY, check_clips)
     clip_model.add_wrapper_with_key(wrappers.APPLY_MODEL, KEY, join)
     return clip_model
+
+
+def motion_of(model: object) -> MotionNetwork:
+    """The motion modules that a MODEL samples with.
+
+    Args:
+        model: a ModelPatcher.
+
+    Raises:
+        MotionModelError: it has none.
+    """
+    beside = model.get_additional_models_with_key(KEY)
+    if not beside:
+        raise MotionModelError("'model' has no motion modules. Connect Motion Modules before it.")
+    return beside[0].model
+
+
+def with_motion_patches(model: object, patches: Mapping[str, object], strength: float) -> object:
+    """A MODEL whose motion modules are changed as by the host's own patches of weights.
+
+    Args:
+        model: a ModelPatcher from with_motion; it stays as it is, though both share the modules.
+        patches: names of the modules' weights -> adapters, see ModelPatcher.add_patches.
+        strength: of the patches; 0 = exactly as without them.
+
+    Returns:
+        A clone. The host patches the modules when it loads them and undoes it for the next clone.
+
+    Raises:
+        MotionModelError: a MODEL without motion modules.
+    """
+    motion_of(model)
+    changed = model.clone()
+    if strength != 0:
+        # The clone's ModelPatcher of the modules is a clone, too.
+        changed.get_additional_models_with_key(KEY)[0].add_patches(patches, strength)
+    return changed
 
 
 def with_frames(conditioning: list, frames: int) -> list:

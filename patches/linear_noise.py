@@ -1,8 +1,8 @@
-"""The noise levels with which IC-Light's own demonstration samples: a truly linear schedule and Karras' spacing on it.
+"""A truly linear schedule of noise levels, as AnimateDiff has it and IC-Light's own demonstration, and Karras' spacing.
 
-The UNet was trained on SD1.5's levels, whose square roots of beta rise in a straight line (the host's "linear"). The
-demonstration samples on betas that do so themselves (the host's "sqrt_linear"), from 25.1 instead of 14.6. Karras et
-al., arXiv 2206.00364, equation 5, for the spacing.
+SD1.5 was trained on levels whose square roots of beta rise in a straight line (the host's "linear"). AnimateDiff was
+trained and is sampled on betas that do so themselves (the host's "sqrt_linear"), from 25.1 instead of 14.6; IC-Light's
+demonstration samples on them, too. Karras et al., arXiv 2206.00364, equation 5, for the spacing.
 """
 
 from __future__ import annotations
@@ -21,6 +21,9 @@ def with_linear_levels(model: object) -> object:
 
     Args:
         model: a ModelPatcher whose levels are a table, as SD1.5's are; it stays as it is.
+
+    Raises:
+        ValueError: its levels are no table.
     """
     before = model.get_model_object("model_sampling")
     sampling = type("LinearLevels", (comfy.model_sampling.ModelSamplingDiscrete, *_prediction(before)), {})(
@@ -36,8 +39,8 @@ def with_linear_levels(model: object) -> object:
 
 def _prediction(sampling: object) -> tuple[type, ...]:
     """What the model predicts (noise, velocity, ...), as the host mixes it in."""
-    kinds = (comfy.model_sampling.V_PREDICTION, comfy.model_sampling.EPS)
-    found = tuple(kind for kind in kinds if isinstance(sampling, kind))
+    # All kinds derive from that of noise, so it is the one that says how a picture follows from the prediction.
+    found = tuple(kind for kind in type(sampling).__mro__ if "calculate_denoised" in vars(kind))
     if not found or not isinstance(sampling, comfy.model_sampling.ModelSamplingDiscrete):
         raise ValueError(
             f"the model samples by {type(sampling).__name__}; expected a table of noise levels, as SD1.5 has."

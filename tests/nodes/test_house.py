@@ -38,6 +38,7 @@ NODE_IDS = [
     "PaperNodes_ICLightHires",
     "PaperNodes_ICLightSchedule",
     "PaperNodes_MotionModules",
+    "PaperNodes_MotionLoRA",
     "PaperNodes_RelightVidConditioning",
     "PaperNodes_DDPMSigmas",
     "PaperNodes_NormalsFromLight",

@@ -6,7 +6,8 @@ import comfy.samplers
 import folder_paths
 import pytest
 import torch
-from comfy_extras.nodes_custom_sampler import DualCFGGuider
+from comfy_extras.nodes_custom_sampler import BasicScheduler, DualCFGGuider
+from comfy_extras.nodes_model_advanced import ModelSamplingSD3
 from motion_files import random_file
 from papernodes.networks import demo_light
 from papernodes.networks.ic_light import read_offsets
@@ -20,7 +21,7 @@ from papernodes.patches.ic_light import apply_offsets
 from safetensors.torch import save_file
 
 FRAMES = 4
-SETTINGS = ("as the file", 0, 0, "standard_static")
+SETTINGS = ("as the file", 0, 0, "standard_static", "the model's")
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +98,7 @@ def test_relightvids_file_has_joint_norms_and_says_its_licence_once(demo, model_
 def test_long_clips_run_in_windows(demo, model_folder):
     model, clip, _ = demo
     whole = drawn(moving(model), clip)
-    windows = ("as the file", FRAMES, 2, "standard_static")
+    windows = ("as the file", FRAMES, 2, "standard_static", "the model's")
     assert torch.equal(drawn(moving(model, settings=windows), clip), whole)
     longer = drawn(moving(model, settings=windows), clip, 7)
     assert longer.shape[0] == 7 and bool(longer.isfinite().all())
@@ -106,9 +107,42 @@ def test_long_clips_run_in_windows(demo, model_folder):
 
 
 @pytest.mark.parametrize(
+    ("name", "choice", "highest"),
+    [
+        ("mm.safetensors", (), 25.1),  # as graphs have it that were saved before there was a choice
+        ("mm.safetensors", ("as the file",), 25.1),
+        ("mm.safetensors", ("linear",), 25.1),
+        ("mm.safetensors", ("the model's",), 14.6),
+        ("relvid.safetensors", (), 14.6),
+        ("relvid.safetensors", ("linear",), 25.1),
+    ],
+)
+def test_noise_levels(demo, model_folder, name, choice, highest):
+    """Any scheduler of the host steps through them."""
+    found = moving(demo[0], name, settings=(*SETTINGS[:-1], *choice))
+    (sigmas,) = BasicScheduler.execute(found, "normal", 5, 1.0).args
+    assert round(float(sigmas[0]), 1) == highest
+    assert round(float(demo[0].get_model_object("model_sampling").sigma_max), 1) == 14.6
+
+
+def test_the_choice_of_noise_levels_is_the_last_widget():
+    """Widgets are saved by their place."""
+    last = MotionModules.define_schema().inputs[-1]
+    assert (last.id, last.optional, last.default) == ("noise_levels", True, "as the file")
+
+
+def test_levels_that_are_no_table(demo, model_folder):
+    (flowing,) = ModelSamplingSD3().patch(demo[0], 3.0)
+    with pytest.raises(ValueError, match=r"'noise_levels': the model samples by .*table.* Choose \"the model's\""):
+        moving(flowing, settings=SETTINGS[:-1])
+    moving(flowing)
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (("mm.safetensors", 3.0, *SETTINGS), r"'scale' is 3.0"),
+        (("mm.safetensors", 1.0, *SETTINGS[:-1], "x"), r"'noise_levels' is 'x'"),
         (("mm.safetensors", 1.0, "some", *SETTINGS[1:]), r"'group_norm' is 'some'"),
         (("mm.safetensors", 1.0, "joint", 8, 8, "standard_static"), r"'context_overlap': .* less than the length"),
         (("mm.safetensors", 1.0, "joint", 8, 2, "x"), r"'context_schedule' is 'x'"),

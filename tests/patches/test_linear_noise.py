@@ -4,6 +4,7 @@ import comfy.k_diffusion.sampling
 import comfy.samplers
 import pytest
 import torch
+from comfy_extras.nodes_model_advanced import ModelSamplingDiscrete
 from papernodes.networks.demo_image import load_model
 from papernodes.nodes.demo_checkpoint import FOLDER
 from papernodes.patches.linear_noise import ddpm_sigmas, karras_sigmas, planned_steps, with_linear_levels
@@ -34,6 +35,23 @@ def test_levels(model):
     noisy = torch.randn(1, 4, 2, 2)
     # It still predicts noise, at the new levels.
     assert torch.equal(found.calculate_denoised(torch.tensor([3.0]), noisy, noisy), noisy - 3 * noisy)
+
+
+@pytest.mark.parametrize("kind", ("eps", "v_prediction", "lcm", "x0"))
+def test_what_is_predicted_stays(model, kind):
+    """A ModelSamplingDiscrete before it keeps its say, LCM's included."""
+    (before,) = ModelSamplingDiscrete().patch(model, kind, False)
+    given = before.get_model_object("model_sampling")
+    found = with_linear_levels(before).get_model_object("model_sampling")
+    torch.testing.assert_close(found.sigmas.double(), LINEAR, rtol=1e-5, atol=0)
+    noisy, predicted = torch.randn(2, 1, 4, 2, 2, generator=torch.Generator().manual_seed(0))
+    for at in (torch.tensor([14.0]), torch.tensor([3.5])):
+        expected = given.calculate_denoised(at, predicted, noisy)
+        if kind == "lcm":  # which asks for the time of a level
+            time = found.timestep(at) * 10
+            kept = predicted * -at + noisy
+            expected = (kept * time / (time**2 + 0.25) ** 0.5) + noisy * 0.25 / (time**2 + 0.25)
+        torch.testing.assert_close(found.calculate_denoised(at, predicted, noisy), expected)
 
 
 def test_karras_spacing(model):

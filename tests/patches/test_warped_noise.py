@@ -45,6 +45,14 @@ def test_frames_as_batch_are_the_kernels_frames(channels, size):
     assert torch.equal(noise, kernel(flow, channels, size, 7))
 
 
+def test_a_shorter_clip_of_pictures_lasts_as_long():
+    """AnimateDiff's 16 pictures over 49 frames: round(3.2 i)."""
+    flow = swirl(49)
+    noise = make(flow).generate_noise(latent(16, 4, 6, 6))
+    picked = [0, 3, 6, 10, 13, 16, 19, 22, 26, 29, 32, 35, 38, 42, 45, 48]
+    assert torch.equal(noise, kernel(flow, 4, (6, 6), 7)[picked])
+
+
 def test_noise_moves_with_the_flow_and_plain_noise_does_not():
     flow = pan(5, dx=4.0)  # 4 pixels of 32 are one latent pixel of 8
     noise = make(flow).generate_noise(latent(5, 64, 8, 8))

@@ -180,7 +180,7 @@ def test_a_graph_that_needs_models_runs_up_to_them(path, object_info):
         value
         for node in prompt.values()
         for value in node["inputs"].values()
-        if isinstance(value, str) and value.endswith(".safetensors")
+        if isinstance(value, str) and value.endswith((".safetensors", ".ckpt", ".pth"))
     }
     notes = "\n".join(
         node["widgets_values"][0] for node in templates.read_graph(path.stem)["nodes"] if node["type"] == "MarkdownNote"
@@ -199,6 +199,23 @@ def test_the_video_is_as_long_as_its_motion(path):
         with av.open(str(layout.ROOT / "demo" / "media" / name)) as container:
             motion.append(sum(1 for _ in container.decode(video=0)))
     assert motion == [latent["length"]] and latent["length"] % 4 == 1
+
+
+def test_a_clip_of_pictures_is_what_its_motion_lora_was_made_with():
+    prompt = workflow.load(FOLDER / "needs_models" / "animatediff_motion_transfer.json").content
+    (latent,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "EmptyLatentImage"]
+    assert (latent["width"], latent["height"], latent["batch_size"]) == (512, 512, 16)
+    # The noise follows what the crop shows, in the latent's proportions, and is made for a clip.
+    (crop,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "ImageCrop"]
+    (warp,) = [node["inputs"] for node in prompt.values() if node["class_type"] == "PaperNodes_WarpNoise"]
+    (flow,) = [key for key, node in prompt.items() if node["class_type"] == "PaperNodes_OpticalFlow"]
+    assert crop["width"] == crop["height"] and warp["batch_4d"] == "frames" and warp["flow"] == [flow, 0]
+    # Modules, then their LoRA, then the sampler and its scheduler.
+    (modules,) = [key for key, node in prompt.items() if node["class_type"] == "PaperNodes_MotionModules"]
+    (lora,) = [key for key, node in prompt.items() if node["class_type"] == "PaperNodes_MotionLoRA"]
+    assert prompt[lora]["inputs"]["model"] == [modules, 0]
+    users = [node["class_type"] for node in prompt.values() if node["inputs"].get("model") == [lora, 0]]
+    assert sorted(users) == ["BasicScheduler", "CFGGuider"]
 
 
 def test_which_graphs_run():
