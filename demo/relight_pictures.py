@@ -1,9 +1,10 @@
 """Draws the pictures of the nodes for relit clips in web/docs: ``python -m demo.relight_pictures``.
 
-Their demonstration is not trained yet: what is given and asked for is rendered, the rest is drawn from the numbers.
+What the small image model makes of a clip with the pack's own files; windows and noise levels from the numbers.
 """
 
 import math
+from types import SimpleNamespace
 
 import numpy
 import torch
@@ -12,11 +13,14 @@ from torch import Tensor
 
 from demo.bare_machine import use_host, use_pack
 from demo.diffusion import signal_levels
-from demo.light_pairs import azimuth, draw_pairs, frames_apart, with_azimuth
+from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels
+from demo.eval.image_report import SAMPLER, SCHEDULER
+from demo.eval.light_motion_report import GUIDANCE, MOTION, draw_clips, read_arms
+from demo.light_pairs import SEEN, azimuth, draw_pairs, frames_apart, with_azimuth
 from demo.story_pictures import save
 from demo.world.scene import draw_scenes
 
-FRAMES, SHOWN = 16, (0, 5, 10, 15)
+FRAMES, SHOWN, CLIP_SEED = 16, (0, 4, 8, 12), 21
 CLIP, LENGTH, OVERLAP = 40, 16, 4
 
 
@@ -26,14 +30,18 @@ def as_picture(image: Image.Image) -> Tensor:
 
 
 def relit_clip() -> None:
-    """Foreground, background and what is asked for, four frames of each."""
-    scenes = draw_scenes(1, 21, characters=1, frames=FRAMES)
-    angles = azimuth(scenes)[:, None] + torch.linspace(0, 2 * math.pi, FRAMES)
-    lit = with_azimuth(frames_apart(scenes), angles.flatten())
-    drawn = draw_pairs(lit, 128, torch.Generator().manual_seed(1), 0.0, FRAMES)
-    rows = [some[list(SHOWN)].movedim(1, -1) for some in (drawn.foreground, drawn.background, drawn.wanted)]
+    """Foreground, background and the relit clip, four frames of each."""
+    device = torch.device("cpu")
+    models = ImageModels(CHECKPOINTS, device, sampler=SAMPLER, scheduler=SCHEDULER)
+    clips = draw_scenes(1, CLIP_SEED, characters=1, combinations="held_out", frames=FRAMES)
+    angles = azimuth(clips)[:, None] + torch.arange(FRAMES) * (2 * math.pi / FRAMES)
+    lit = with_azimuth(frames_apart(clips), angles.flatten())
+    given = draw_pairs(lit, SIZE, torch.Generator().manual_seed(1), 0.0, FRAMES, SEEN)
+    settings = SimpleNamespace(batch=1, steps=20, guidance=GUIDANCE)
+    relit = draw_clips(models, read_arms(models, CHECKPOINTS, FRAMES)[MOTION], given, lit, 1, settings)
+    rows = [some[list(SHOWN)].movedim(1, -1) for some in (given.foreground, given.background, relit)]
     names = [f"frame {frame}" for frame in SHOWN]
-    captions = [*(f"{name}: foreground" for name in names), *(["background"] * 4), *(["asked for (rendered)"] * 4)]
+    captions = [*(f"{name}: foreground" for name in names), *(["background"] * 4), *(["relit"] * 4)]
     save("RelightVidConditioning", [picture for row in rows for picture in row], captions, 4)
 
 

@@ -34,10 +34,12 @@ from demo.world.captions import PLACES
 from demo.world.scene import Scenes, draw_scenes, still_characters
 
 FIRST_SEED = 830_000_000
-FLICKER_BAR, ORBIT_BAR = 0.5, 0.85
+FLICKER_BAR = 0.5
 CHANCES = {f"{name} right": READ_CHANCE[name] for name in ("shape", "colour", "pattern", "accessory")}
 CHANCES["orbit followed"] = CHANCE
-TEXT_GUIDANCE, PICTURE_GUIDANCE = 2.0, 1.2
+GUIDANCE = (2.0, 1.2)
+"""Over text and over pictures."""
+
 MOTION, ALONE, WANTED = "motion modules", "frame by frame", "wanted, autoencoder"
 
 
@@ -48,11 +50,12 @@ class GuidedClip(nn.Module):
         relit: train_light_motion.RelitClip.
         beside: [B, T, 8, h, w].
         empty: states of the empty prompt [1, 77, 128].
+        guidance: over text, and over pictures.
     """
 
-    def __init__(self, relit: nn.Module, beside: Tensor, empty: Tensor):
+    def __init__(self, relit: nn.Module, beside: Tensor, empty: Tensor, guidance: tuple[float, float]):
         super().__init__()
-        self.relit, self.beside, self.empty = relit, beside, empty
+        self.relit, self.beside, self.empty, self.guidance = relit, beside, empty, guidance
 
     def forward(self, x: Tensor, times: Tensor, context: Tensor, **_) -> Tensor:
         """[B T, 4, h, w] with times [B T] and context [B T, 77, 128]."""
@@ -63,7 +66,8 @@ class GuidedClip(nn.Module):
         rows = torch.cat((context, empty, empty)), torch.cat((beside, beside, torch.zeros_like(beside)))
         found = self.relit(x.repeat(3, 1, 1, 1, 1), rows[1], times.repeat(3), rows[0])
         told, shown, neither = found.chunk(3)
-        return (neither + PICTURE_GUIDANCE * (shown - neither) + TEXT_GUIDANCE * (told - shown)).flatten(0, 1)
+        text, picture = self.guidance
+        return (neither + picture * (shown - neither) + text * (told - shown)).flatten(0, 1)
 
 
 def clips_of(count: int, seed: int, frames: int, device: torch.device, *, orbit: bool) -> Scenes:
@@ -82,9 +86,9 @@ def clips_of(count: int, seed: int, frames: int, device: torch.device, *, orbit:
 
 
 @torch.no_grad()
-def draw_clips(models: ImageModels, relit, pictures: Pictures, lit: Scenes, seed: int, steps: int, part: int) -> Tensor:
+def draw_clips(models: ImageModels, relit, pictures: Pictures, lit: Scenes, seed: int, arguments) -> Tensor:
     """Relit clips [B T, 3, H, W]."""
-    frames = relit.frames
+    frames, part = relit.frames, arguments.batch
     _, beside = encode_pairs(models.vae, pictures, True)
     beside = beside.float().unflatten(0, (-1, frames))
     generator = torch.Generator().manual_seed(seed)
@@ -93,13 +97,29 @@ def draw_clips(models: ImageModels, relit, pictures: Pictures, lit: Scenes, seed
     empty, plain, found = models.encode_prompts([""]), models.unet, []
     try:
         for start in range(0, beside.shape[0], part):
-            models.unet = GuidedClip(relit, beside[start : start + part], empty)
+            models.unet = GuidedClip(relit, beside[start : start + part], empty, arguments.guidance)
             rows = slice(start * frames, (start + part) * frames)
-            sigmas = schedule(SCHEDULER, steps)
+            sigmas = schedule(SCHEDULER, arguments.steps)
             found.append(models.decode(models.sample(noise[rows], positive[rows], empty, 1.0, sigmas, None, None)))
     finally:
         models.unet = plain
     return torch.cat(found)
+
+
+def read_arms(models: ImageModels, folder: Path, frames: int) -> dict[str, RelitClip]:
+    """The image model tuned by a folder's files, with motion modules and without."""
+    from networks.demo_format import load
+    from networks.demo_light import apply_light
+    from networks.demo_motion import KIND
+
+    light, state = (load(folder / f"{kind}.safetensors", kind)[0] for kind in ("ic_light_fbc", KIND))
+    light = {name: value.to(models.device) for name, value in light.items()}
+    weights = models.unet.state_dict() | apply_light(light, models.unet.state_dict())
+    motion = build_motion(state, models.device).requires_grad_(False)
+    return {
+        MOTION: RelitClip(models.unet, weights, motion, frames),
+        ALONE: RelitClip(models.unet, weights, None, frames, joint_norm=False),
+    }
 
 
 def jumps(angles: Tensor) -> Tensor:
@@ -120,7 +140,7 @@ def measure(models: ImageModels, arms: dict, reader, arguments, seeds: list[int]
                 if name == WANTED:
                     drawn = models.decode(models.encode(pictures.wanted))
                 else:
-                    drawn = draw_clips(models, arms[name], pictures, lit, seed, arguments.steps, arguments.batch)
+                    drawn = draw_clips(models, arms[name], pictures, lit, seed, arguments)
                 angles = found_azimuth(drawn, lit)
                 rows = {f"{key} right": flags for key, flags in kept(reader.read(drawn), lit).items()}
                 del rows["light right"]
@@ -154,8 +174,8 @@ def markdown(content: dict) -> str:
         "# Relit clips, measured",
         "",
         f"{content['n']} held-out clips of {content['frames']} frames a row and seed, {content['seeds']} seeds,"
-        f" {content['steps']} steps of {SAMPLER} ({SCHEDULER}), guidance {TEXT_GUIDANCE:g} (text) and"
-        f" {PICTURE_GUIDANCE:g} (pictures),"
+        f" {content['steps']} steps of {SAMPLER} ({SCHEDULER}), guidance {content['guidance'][0]:g} (text) and"
+        f" {content['guidance'][1]:g} (pictures),"
         f" {content['device']}, {content['date']}. Made by `python -m demo.eval.light_motion_report`.",
         "",
         f"| clips | flicker, degrees a frame | {' | '.join(keys)} |",
@@ -184,6 +204,7 @@ def main() -> None:
     parser.add_argument("--frames", type=int, default=FRAMES, help="of a clip")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=30, help="clips at a time")
+    parser.add_argument("--guidance", type=float, nargs=2, default=GUIDANCE, help="over text, over pictures")
     parser.add_argument("--models", type=Path, default=CHECKPOINTS, help="folder of the image models")
     parser.add_argument("--lights", type=Path, default=CHECKPOINTS, help="folder of the light and motion files")
     parser.add_argument("--out", type=Path, default=REPORTS)
@@ -199,21 +220,12 @@ def main() -> None:
 
     use_host()
     use_pack()
-    from networks.demo_format import load
-    from networks.demo_light import apply_light
     from networks.demo_motion import KIND
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     models = ImageModels(arguments.models, device, sampler=SAMPLER, scheduler=SCHEDULER)
     paths = {kind: arguments.lights / f"{kind}.safetensors" for kind in ("ic_light_fbc", KIND)}
-    states = {kind: load(path, kind)[0] for kind, path in paths.items()}
-    light = {name: value.to(device) for name, value in states["ic_light_fbc"].items()}
-    weights = models.unet.state_dict() | apply_light(light, models.unet.state_dict())
-    motion = build_motion(states[KIND], device).requires_grad_(False)
-    arms = {
-        MOTION: RelitClip(models.unet, weights, motion, arguments.frames),
-        ALONE: RelitClip(models.unet, weights, None, arguments.frames, joint_norm=False),
-    }
+    arms = read_arms(models, arguments.lights, arguments.frames)
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
@@ -225,7 +237,7 @@ def main() -> None:
         "date": f"{datetime.now(timezone.utc):%Y-%m-%d}",
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         "strengths": list(SEEN),
-        **{name: getattr(arguments, name) for name in ("n", "seeds", "frames", "steps")},
+        **{name: getattr(arguments, name) for name in ("n", "seeds", "frames", "steps", "guidance")},
     }
     seeds = [FIRST_SEED + seed for seed in range(arguments.seeds)]
     content["arms"] = measure(models, arms, NetworkReader(device=device), arguments, seeds, say)

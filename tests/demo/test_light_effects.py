@@ -13,7 +13,7 @@ from demo.eval import frozen, light_motion_report, light_report
 from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, file_hashes
 from demo.eval.image_report import REPORTS, SAMPLER, SCHEDULER
 from demo.eval.light_measures import CHANCE, TOLERANCE, degrees_between, found_azimuth, kept, light_errors
-from demo.eval.light_motion_report import FLICKER_BAR, MOTION, ORBIT_BAR, WANTED, clips_of, jumps
+from demo.eval.light_motion_report import ALONE, FLICKER_BAR, MOTION, WANTED, clips_of, jumps
 from demo.eval.light_report import ARMS, KEPT_BAR, LIGHT_BAR, prompts_of, scenes_of
 from demo.eval.network_reader import NetworkReader
 from demo.light_pairs import SEEN, azimuth, draw_pairs
@@ -51,7 +51,7 @@ def test_the_reports_are_of_the_shipped_files(report, motion_report):
     for some, module in ((report, light_report), (motion_report, light_motion_report)):
         assert some["checkpoints"] == file_hashes() and some["readers"] == frozen.current()
         assert some["seeds"] >= 3 and some["steps"] == 20 and some["strengths"] == list(SEEN)
-        assert some["n"] * some["seeds"] >= 500
+        assert some["n"] * some["seeds"] * some.get("frames", 1) >= 500
         name = module.__name__.rpartition(".")[2].removesuffix("_report")
         assert (REPORTS / f"{name}.md").read_text(encoding="ascii") == module.markdown(some)
     assert report["arms"].keys() == ARMS.keys()
@@ -69,7 +69,8 @@ def test_light_comes_from_where_it_was_asked_to(report, arm):
 def test_clips_do_not_flicker_and_follow_the_light(motion_report):
     arms = motion_report["arms"]
     assert arms["flicker ratio"]["high"] <= FLICKER_BAR
-    assert arms[MOTION]["orbit followed"]["low"] >= ORBIT_BAR
+    followed = {name: arms[name]["orbit followed"] for name in (MOTION, ALONE)}
+    assert followed[MOTION]["low"] > max(5 * CHANCE, followed[ALONE]["share"])
     for row in ("shape right", "colour right"):
         assert arms[MOTION][row]["share"] >= arms[WANTED][row]["share"] - KEPT_BAR
 
@@ -149,7 +150,7 @@ def test_two_clips_through_the_nodes(demo):
         noise = torch.randn(latent["samples"].shape, generator=torch.Generator().manual_seed(seed))
         for what, some in (("together", together), ("apart", apart)):
             guider = Guider_DualCFG(some)
-            guider.set_cfg(light_motion_report.TEXT_GUIDANCE, light_motion_report.PICTURE_GUIDANCE)
+            guider.set_cfg(*light_motion_report.GUIDANCE)
             guider.set_conds(told, shown, neither)
             sigmas = comfy.samplers.calculate_sigmas(some.get_model_object("model_sampling"), SCHEDULER, STEPS)
             sampler = comfy.samplers.sampler_object(SAMPLER)
