@@ -12,7 +12,18 @@ from torch.func import functional_call
 from demo.eval import light_report
 from demo.eval.light_measures import TOLERANCE, degrees_between, found_azimuth, kept, light_errors
 from demo.eval.network_reader import NetworkReader
-from demo.light_pairs import GREY_LEVELS, azimuth, draw_pairs, falloff, pair_maker, with_azimuth
+from demo.light_pairs import (
+    BRIGHTEST,
+    DARKEST,
+    GREY_LEVELS,
+    azimuth,
+    draw_pairs,
+    falloff,
+    light_maps,
+    lit_pictures,
+    pair_maker,
+    with_azimuth,
+)
 from demo.train_image import load_models
 from demo.world.attributes import LIGHT_ANGLES
 from demo.world.render import render
@@ -45,6 +56,32 @@ def light_folder(tmp_path_factory):
     for kind in KINDS:
         demo_format.save(folder / f"{kind}.safetensors", random_light(kind), {"kind": kind})
     return folder
+
+
+def test_grounds_show_as_much_of_the_light_as_is_asked(scenes):
+    """Strength 0 leaves places as they are; 1 darkens the far side to DARKEST."""
+
+    def ground(strength):
+        generator = torch.Generator().manual_seed(1)
+        return draw_pairs(scenes, SIZE, generator, 0.0, strengths=(strength, strength)).background
+
+    plain = render(replace(scenes, count=torch.zeros_like(scenes.count)), SIZE, SIZE).frames[:, 0]
+    torch.testing.assert_close(ground(0.0), plain)
+    ends = (torch.full((scenes.size,), value) for value in (DARKEST, BRIGHTEST))
+    torch.testing.assert_close(ground(1.0), (plain * falloff(azimuth(scenes), SIZE, SIZE, *ends)).clamp(0, 1))
+
+
+def test_lit_pictures_are_of_four_kinds(scenes):
+    found = lit_pictures(scenes, SIZE, torch.Generator().manual_seed(2))
+    assert found.shape == (scenes.size, 3, SIZE, SIZE) and 0 <= float(found.min()) <= float(found.max()) <= 1
+    corners = found[0::4, :, 0, 0]
+    torch.testing.assert_close(corners, torch.full_like(corners, GREY), msg="foregrounds lie on grey")
+    assert torch.equal(found, lit_pictures(scenes, SIZE, torch.Generator().manual_seed(2)))
+    maps = found[3::4]
+    # One or two straight gradients: the second difference along either side is 0 but for where they reach white.
+    inside = maps.amax((1, 2, 3)) < 1
+    assert bool(inside.any()) and float(maps[inside].diff(dim=-1).diff(dim=-1).abs().max()) < 1e-5
+    assert light_maps(5, 8, torch.Generator()).shape == (5, 3, 8, 8)
 
 
 def test_falloff_is_brightest_where_the_light_is():
