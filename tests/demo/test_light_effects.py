@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from demo.eval import frozen, light_motion_report, light_report
-from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, file_hashes
+from demo.eval.image_models import CHECKPOINTS, SIZE, file_hashes
 from demo.eval.image_report import REPORTS, SAMPLER, SCHEDULER
 from demo.eval.light_measures import CHANCE, TOLERANCE, degrees_between, found_azimuth, kept, light_errors
 from demo.eval.light_motion_report import ALONE, FLICKER_BAR, MOTION, WANTED, clips_of, jumps
@@ -75,9 +75,27 @@ def test_clips_do_not_flicker_and_follow_the_light(motion_report):
         assert arms[MOTION][row]["share"] >= arms[WANTED][row]["share"] - KEPT_BAR
 
 
-@pytest.fixture(scope="module")
-def models():
-    return ImageModels(CHECKPOINTS, CPU, sampler=SAMPLER, scheduler=SCHEDULER)
+def test_the_readme_tells_what_the_reports_say(report, motion_report):
+    text = (CHECKPOINTS.parent.parent / "README.md").read_text(encoding="utf-8")
+    section = text.split("### Light\n")[1].split("\n## ")[0]
+    told = {
+        "fbc, a place": "fbc, a place as the background",
+        "fbc, grey": "fbc, a grey gradient as the background",
+        "fc, map of light, denoise 0.8": "fc, from a map of light, denoise 0.8",
+        "fc, map of light, denoise 0.9": "the same, denoise 0.9",
+        "fc, caption": "fc, light in words",
+    }
+    assert told.keys() == ARMS.keys()
+    for arm, words in told.items():
+        shares = [report["arms"][arm]["relit"][row]["share"] for row in ("direction", "shape", "colour")]
+        assert f"| {words} | {' | '.join(f'{share * 100:.0f} %' for share in shares)} |" in section
+    rows = ("orbit followed", "shape right", "colour right")
+    for arm, words in ((MOTION, "motion modules"), (ALONE, "frame by frame, same noise and guidance")):
+        flicker = f"{motion_report['arms'][arm]['flicker']['mean']:.1f} degrees a frame"
+        shares = [f"{motion_report['arms'][arm][row]['share'] * 100:.0f} %" for row in rows]
+        assert f"| {words} | {flicker} | {' | '.join(shares)} |" in section
+    ratio = motion_report["arms"]["flicker ratio"]
+    assert f"{ratio['value']:.2f} times" in section and f"{ratio['low']:.2f} to {ratio['high']:.2f}" in section
 
 
 @pytest.fixture(scope="module")
