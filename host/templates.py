@@ -197,6 +197,8 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures" in pictures:
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
+    if "Save steady pictures" in pictures:
+        return slices([start_picture(name), pictures["Save steady pictures"][0]])
     if "Save story sheet" in pictures:
         return whole(pictures["Save story sheet"][0])
     if "Save pictures of normals" in pictures:

@@ -15,6 +15,7 @@ from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 CATEGORY_FLOW = "papernodes/go-with-the-flow"
 CATEGORY_STORY = "papernodes/one-prompt-one-story"
 CATEGORY_LIGHT = "papernodes/relighting"
+CATEGORY_COLOUR = "papernodes/manganinja"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")

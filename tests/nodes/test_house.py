@@ -46,6 +46,8 @@ NODE_IDS = [
     "PaperNodes_LoadHDR",
     "PaperNodes_EnvironmentLight",
     "PaperNodes_LightSource",
+    "PaperNodes_LumaReplace",
+    "PaperNodes_ChromaSmooth",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -1,0 +1,75 @@
+"""Draws the pictures of Luma Replace and Chroma Smooth in web/docs: ``python -m demo.colour_pictures``.
+
+What the template recolour_clip makes, with torch's own noise; prints how much brightness and colour change from a frame
+to the next along the motion.
+"""
+
+import json
+
+import torch
+from PIL import Image
+from torch import Tensor
+from torchvision.transforms.functional import to_tensor
+
+from demo.bare_machine import use_host
+from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, schedule
+from demo.help_pictures import ROOT
+from demo.media_pictures import MEDIA
+from demo.story_pictures import save
+from kernels.cut_and_drag import CutAndDrag
+from kernels.drag_motion import parse_motion
+from kernels.flow import Flow, invert_flow
+from kernels.luma import chroma_smooth, luma_replace, split
+from kernels.sampling import pixel_grid, remap
+
+GRAPH = ROOT / "workflows" / "api" / "recolour_clip.json"
+
+
+def inputs_of(title: str) -> dict:
+    """The inputs of the template's node of a title."""
+    nodes = json.loads(GRAPH.read_text("utf-8")).values()
+    return next(node["inputs"] for node in nodes if node["_meta"]["title"] == title)
+
+
+def recoloured(models: ImageModels, clip: Tensor) -> Tensor:
+    """Every frame [T, H, W, 3] of the clip drawn anew in the template's colours."""
+    sampler, texts = inputs_of("KSampler"), (inputs_of("Prompt")["text"], "")
+    start = models.encode(clip.movedim(-1, 1))
+    noise = torch.randn(start.shape, generator=torch.Generator().manual_seed(sampler["seed"]))
+    told, empty = (state.expand(len(clip), -1, -1) for state in models.encode_prompts(list(texts)).split(1))
+    sigmas = schedule(models.scheduler, sampler["steps"], sampler["denoise"])
+    return models.decode(models.sample(noise, told, empty, sampler["cfg"], sigmas, start, None)).movedim(1, -1)
+
+
+def changes(clip: Tensor, flow: Flow) -> list[float]:
+    """Mean change of luma, and of chroma (Lab's a and b), from a frame to the next along the motion."""
+    backward = invert_flow(flow.vectors)
+    found = []
+    for part in split(clip, "Lab"):
+        there = remap(part[:-1], pixel_grid(*part.shape[2:]) + backward, border="border")
+        found.append(float((part[1:] - there).abs().mean()))
+    return found
+
+
+def main() -> None:
+    """Draws both."""
+    use_host()
+    models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
+    picture = Image.open(MEDIA / "toy_scene.png").convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
+    drag = inputs_of("Cut And Drag")
+    motion = parse_motion(drag["motion"], drag["frames"])
+    made = CutAndDrag(to_tensor(picture).movedim(0, -1), motion, drag["frames"], hole=drag["hole"]).render()
+    flow, clip = Flow(made.vectors, occlusion=made.occlusion), made.composites
+    drawn = recoloured(models, clip)
+    bright = luma_replace(drawn, clip)
+    steady = chroma_smooth(bright, flow, None, inputs_of("Chroma Smooth")["strength"])
+    for name, some in (("source", clip), ("as drawn", drawn), ("luma", bright), ("luma and chroma", steady)):
+        print(name, *(f"{value:.4f}" for value in changes(some, flow)))
+    save("LumaReplace", [clip[0], drawn[0], bright[0]], ["source", "generated", "generated, source's luma"], 3)
+    shown = [some[frame] for some in (bright, steady) for frame in (0, 2, 4, 6)]
+    names = [f"frame {frame}" for frame in (0, 2, 4, 6)]
+    save("ChromaSmooth", shown, [*(f"{name}, before" for name in names), *(f"{name}, smooth" for name in names)], 4)
+
+
+if __name__ == "__main__":
+    main()
