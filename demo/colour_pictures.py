@@ -1,4 +1,4 @@
-"""Draws the pictures of Luma Replace and Chroma Smooth in web/docs: ``python -m demo.colour_pictures``.
+"""Draws the pictures of Line Art, Luma Replace and Chroma Smooth in web/docs: ``python -m demo.colour_pictures``.
 
 What the template recolour_clip makes, with torch's own noise; prints how much brightness and colour change from a frame
 to the next along the motion.
@@ -19,6 +19,7 @@ from demo.story_pictures import save
 from kernels.cut_and_drag import CutAndDrag
 from kernels.drag_motion import parse_motion
 from kernels.flow import Flow, invert_flow
+from kernels.line_art import METHODS, found_lines, without_faint
 from kernels.luma import chroma_smooth, luma_replace, split
 from kernels.sampling import pixel_grid, remap
 
@@ -51,8 +52,19 @@ def changes(clip: Tensor, flow: Flow) -> list[float]:
     return found
 
 
+def lines_of(name: str, width: float) -> list[Tensor]:
+    """A picture of demo/media, and its lines by both methods, each [H, W, 3]."""
+    picture = Image.open(MEDIA / name).convert("RGB")
+    side = min(picture.size)
+    picture = picture.crop((0, 0, side, side)).resize((2 * SIZE, 2 * SIZE), Image.Resampling.LANCZOS)
+    shown = to_tensor(picture).movedim(0, -1)
+    lines = [without_faint(found_lines(shown[None], method, width)) for method in METHODS]
+    return [shown, *(some[0, ..., None].expand(-1, -1, 3) for some in lines)]
+
+
 def main() -> None:
-    """Draws both."""
+    """Draws all of them."""
+    save("LineArt", [*lines_of("toy_scene.png", 2.0), *lines_of("coffee.jpg", 1.0)], ["picture", *METHODS] * 2, 3)
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
     picture = Image.open(MEDIA / "toy_scene.png").convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)

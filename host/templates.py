@@ -194,6 +194,9 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])
+    if "Save pictures of lines" in pictures:
+        panels = [pictures[title][0] for title in ("Save pictures of lines", "Save pictures")]
+        return slices([start_picture(name), *panels])
     if "Save pictures" in pictures:
         drawn = pictures["Save pictures"]
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))

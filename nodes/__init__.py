@@ -20,6 +20,7 @@ MODULES = (
     "ic_light",
     "relight_video",
     "motion_lora",
+    "line_art",
     "luma",
     "demo_checkpoint",
 )

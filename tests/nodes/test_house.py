@@ -46,6 +46,7 @@ NODE_IDS = [
     "PaperNodes_LoadHDR",
     "PaperNodes_EnvironmentLight",
     "PaperNodes_LightSource",
+    "PaperNodes_LineArt",
     "PaperNodes_LumaReplace",
     "PaperNodes_ChromaSmooth",
     "PaperNodes_DemoCheckpoint",
