@@ -26,6 +26,7 @@ CPU = torch.device("cpu")
 BARRED = ("fbc, a place", "fbc, grey")
 """What the bars hold for: the light that a background shows."""
 
+MEGABYTES = 5.0
 COUNT, SEED = 32, 870_000_000
 FRAMES, STEPS = 16, 12
 LOWERED = 0.10
@@ -55,6 +56,11 @@ def test_the_reports_are_of_the_shipped_files(report, motion_report):
         name = module.__name__.rpartition(".")[2].removesuffix("_report")
         assert (REPORTS / f"{name}.md").read_text(encoding="ascii") == module.markdown(some)
     assert report["arms"].keys() == ARMS.keys()
+
+
+def test_light_and_motion_are_small():
+    paths = [path for path in CHECKPOINTS.iterdir() if path.name.startswith(("ic_light_", "relight_"))]
+    assert len(paths) == 3 and sum(path.stat().st_size for path in paths) <= MEGABYTES * 1e6
 
 
 @pytest.mark.parametrize("arm", BARRED)

@@ -198,7 +198,8 @@ def test_guidance_over_text_and_pictures():
 
     relit.frames = FRAMES
     guided = torch.nn.Module.__new__(light_motion_report.GuidedClip)
-    guided.__dict__.update(relit=relit, beside=torch.ones(1, FRAMES, 8, 2, 2), empty=torch.zeros(1, 7, 3))
+    given = {"beside": torch.ones(1, FRAMES, 8, 2, 2), "empty": torch.zeros(1, 7, 3)}
+    guided.__dict__.update(relit=relit, guidance=light_motion_report.GUIDANCE, **given)
     times, context = torch.full((FRAMES,), 5.0), torch.ones(FRAMES, 7, 3)
     found = light_motion_report.GuidedClip.forward(guided, torch.zeros(FRAMES, 4, 2, 2), times, context)
     assert rows == {"pictures": [True, True, False], "words": [True, False, False]}

@@ -62,7 +62,9 @@ def test_the_report_is_of_the_shipped_files(report):
 
 
 def test_the_shipped_files_are_small_and_no_others():
-    found = {path.relative_to(CHECKPOINTS).as_posix() for path in CHECKPOINTS.rglob("*") if path.name[:6] != "image_"}
+    others = ("image_", "ic_light_", "relight_")
+    paths = [path for path in CHECKPOINTS.rglob("*") if not path.name.startswith(others)]
+    found = {path.relative_to(CHECKPOINTS).as_posix() for path in paths}
     lora, story = (f"loras/papernodes_demo_{name}.safetensors" for name in ("warped_noise", "story"))
     assert found == {"loras", lora, story, *(f"{kind}.safetensors" for kind in FILES if "lora" not in kind)}
     sizes = {name: (CHECKPOINTS / name).stat().st_size for name in found - {"loras", story}}
