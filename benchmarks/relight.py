@@ -28,30 +28,17 @@ TINY = SD15 | {"model_channels": 32, "context_dim": 32}
 
 def random_motion(widths: list[int], positions: int = 32) -> dict[str, Tensor]:
     """Weights of AnimateDiff's layout: two modules a level on the way down, three on the way up, none in the middle."""
-    from networks.demo_motion import position_table
+    from networks.demo_motion import module_shapes, position_table
 
     found = {}
     for side, levels, count in (("down", widths, 2), ("up", widths[::-1], 3)):
         for level, width in enumerate(levels):
             for number in range(count):
-                found |= _module(f"{side}_blocks.{level}.motion_modules.{number}.temporal_transformer.", width)
+                module = f"{side}_blocks.{level}.motion_modules.{number}.temporal_transformer."
+                for name, shape in module_shapes(width).items():
+                    found[module + name] = torch.randn(shape) * shape[-1] ** -0.5
     tables = {name: position_table(value.shape[0], positions) for name, value in found.items() if "to_q" in name}
     return found | {name.replace("to_q.weight", "pos_encoder.pe"): table for name, table in tables.items()}
-
-
-def _module(prefix: str, width: int) -> dict[str, Tensor]:
-    block = "transformer_blocks.0."
-    norms = ["norm", f"{block}norms.0", f"{block}norms.1", f"{block}ff_norm"]
-    shapes = {f"{name}.{kind}": (width,) for name in norms for kind in ("weight", "bias")}
-    linears = {"proj_in": (width, width), "proj_out": (width, width)}
-    linears |= {f"{block}ff.net.0.proj": (8 * width, width), f"{block}ff.net.2": (width, 4 * width)}
-    for number in range(2):
-        attention = f"{block}attention_blocks.{number}."
-        shapes |= {f"{attention}{name}.weight": (width, width) for name in ("to_q", "to_k", "to_v")}
-        linears[f"{attention}to_out.0"] = (width, width)
-    for name, (outwards, inwards) in linears.items():
-        shapes |= {f"{name}.weight": (outwards, inwards), f"{name}.bias": (outwards,)}
-    return {prefix + name: torch.randn(shape) * shape[-1] ** -0.5 for name, shape in shapes.items()}
 
 
 class Setting:

@@ -190,12 +190,12 @@ def chroma_smooth(
     Raises:
         ValueError: another number of frames or shape, or a strength outside 0..1.
     """
-    frames, height, width = video.shape[:3]
-    if video.ndim != 4 or video.shape[-1] != 3 or flow.frames != frames:
+    if video.ndim != 4 or video.shape[-1] != 3 or flow.frames != video.shape[0]:
         raise ValueError(
             f"video has shape {list(video.shape)} and the flow connects {flow.frames} frames; expected [frames, height,"
             " width, 3] of as many."
         )
+    frames, height, width = video.shape[:3]
     if not 0 <= strength <= 1:
         raise ValueError(f"strength is {strength}; expected 0 to 1.")
     if space not in SPACES:

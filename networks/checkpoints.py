@@ -57,6 +57,19 @@ def difference(wanted: Iterable[str], came: Iterable[str]) -> str:
     return found + (f" it has more than that, {some(unknown)}." if unknown else "")
 
 
+def wrong_shape(wanted: Mapping[str, Tensor], came: Mapping[str, Tensor]) -> str:
+    """The first weight of a file that has another shape than a network's, as a sentence; "" where all fit.
+
+    Args:
+        wanted: the network's, of which shapes count.
+        came: the file's, with the same names.
+    """
+    for name, weight in came.items():
+        if weight.shape != wanted[name].shape:
+            return f"{name} has shape {list(weight.shape)}; expected {list(wanted[name].shape)}."
+    return ""
+
+
 def some(names: Iterable[str]) -> str:
     """The first names of several, for a message."""
     names = [str(name)[:120] for name in names]

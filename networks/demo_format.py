@@ -14,6 +14,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+FOLDER = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
+"""Where the files lie that come with the pack."""
+
 WORLD_VERSION = 1
 """Counts changes of the drawn world after which models trained before no longer know it."""
 

@@ -52,8 +52,8 @@ def position_table(width: int, positions: int = POSITIONS) -> Tensor:
     return table[None].float()
 
 
-def _shapes(width: int) -> dict[str, tuple[int, ...]]:
-    """A module's weights without its positions."""
+def module_shapes(width: int) -> dict[str, tuple[int, ...]]:
+    """Name and shape of each weight of a motion module of AnimateDiff's layout, without its positions."""
     block = "transformer_blocks.0."
     shapes = {f"{name}.{kind}": (width,) for name in ("norm",) for kind in ("weight", "bias")}
     for name in ("proj_in", "proj_out"):
@@ -80,7 +80,7 @@ def initial_motion(seed: int) -> dict[str, Tensor]:
     generator = torch.Generator().manual_seed(seed)
     state = {}
     for place, width in trained_places().items():
-        for name, shape in _shapes(width).items():
+        for name, shape in module_shapes(width).items():
             if name.endswith(("norm.weight", "norms.0.weight", "norms.1.weight")):
                 value = torch.ones(shape)
             elif len(shape) < 2 or name.startswith("proj_out"):
@@ -115,7 +115,7 @@ def expanded(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     for place, width in places().items():
         if place in trained_places():
             continue
-        for name, shape in _shapes(width).items():
+        for name, shape in module_shapes(width).items():
             found[f"{place}.{_INNER}{name}"] = torch.zeros(shape)
         for number in range(_ATTENTIONS):
             name = f"{place}.{_INNER}transformer_blocks.0.attention_blocks.{number}.pos_encoder.pe"

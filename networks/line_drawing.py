@@ -13,7 +13,7 @@ import comfy.ops
 import torch
 from torch import Tensor, nn
 
-from .checkpoints import difference
+from .checkpoints import difference, wrong_shape
 
 FILE = "sk_model.pth"
 SOURCE = "https://huggingface.co/lllyasviel/Annotators"
@@ -94,11 +94,8 @@ def read_line_drawing(name: str, state: Mapping[str, Tensor]) -> LineDrawing:
     wrong = difference(wanted, state)
     if wrong:
         raise LineDrawingFileError(f"{name} is not the line drawing network:{wrong} Use {FILE} of {SOURCE}.")
-    for key, weight in state.items():
-        if weight.shape != wanted[key].shape:
-            raise LineDrawingFileError(
-                f"{name}: {key} has shape {list(weight.shape)}; expected {list(wanted[key].shape)}. Use {FILE} of "
-                f"{SOURCE}."
-            )
+    misshapen = wrong_shape(wanted, state)
+    if misshapen:
+        raise LineDrawingFileError(f"{name}: {misshapen} Use {FILE} of {SOURCE}.")
     network.load_state_dict(dict(state), assign=True)
     return network.eval().requires_grad_(False)

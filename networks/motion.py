@@ -21,7 +21,7 @@ from comfy.ldm.modules.attention import CrossAttention, FeedForward
 from torch import Tensor, nn
 
 from ..kernels.frames import pictures_of, tracks_of
-from .checkpoints import difference, some
+from .checkpoints import difference, some, wrong_shape
 
 HEADS = 8
 GROUPS = 32
@@ -220,11 +220,9 @@ def read_motion(
     wrong = difference(wanted, weights)
     if wrong:
         raise MotionFileError(f"{name} holds no complete motion modules:{wrong} Use {FILES}.")
-    for key, weight in weights.items():
-        if weight.shape != wanted[key].shape:
-            raise MotionFileError(
-                f"{name}: {key} has shape {list(weight.shape)}; expected {list(wanted[key].shape)}. Use {FILES}."
-            )
+    misshapen = wrong_shape(wanted, weights)
+    if misshapen:
+        raise MotionFileError(f"{name}: {misshapen} Use {FILES}.")
     network.load_state_dict(weights, assign=True)
     return network.eval().requires_grad_(False)
 

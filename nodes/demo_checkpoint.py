@@ -9,13 +9,12 @@ from comfy_api.latest import io
 
 from ..networks import demo_video
 from ..networks.demo_controlnet import load_controlnet
-from ..networks.demo_format import DemoFileError, read_metadata
+from ..networks.demo_format import FOLDER, DemoFileError, read_metadata
 from ..networks.demo_image import load_clip, load_model, load_vae
 from ..networks.demo_vision import load_clip_vision
 from .sockets import NothingThere, check_choice
 
 CATEGORY_DEMO = "papernodes/demo"
-FOLDER = Path(__file__).resolve().parent.parent / "demo" / "checkpoints"
 FILES = {
     "image": (
         "image_unet",

@@ -60,7 +60,7 @@ class MotionLoRA(io.ComfyNode):
         check_range(strength, "strength", -MOST, MOST)
         network = motion_of(model)
         wanted = f"{' or '.join(PUBLISHED)} from {SOURCES}"
-        path = find_weights(MODEL_FOLDER, motion_lora, "motion_lora", wanted, {})
+        path = find_weights(MODEL_FOLDER, motion_lora, "motion_lora", wanted)
         state = read_weights(path, motion_lora, "motion_lora", SOURCES)
         try:
             patches = read_motion_lora(motion_lora, state, network)

@@ -8,11 +8,10 @@ import folder_paths
 from torch import Tensor
 
 from ..networks import checkpoints
-from ..networks.demo_format import DemoFileError, read_metadata
-from .demo_checkpoint import FOLDER
+from ..networks.demo_format import FOLDER, DemoFileError, read_metadata
 
 
-def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Mapping[str, str]) -> str:
+def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Mapping[str, str] | None = None) -> str:
     """The path of a file of a model folder, or of one that comes with the pack.
 
     Args:
@@ -25,7 +24,7 @@ def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Map
     Raises:
         ValueError: it is not there.
     """
-    if name in ours:
+    if name in (ours or {}):
         path = FOLDER / f"{ours[name]}.safetensors"
         try:
             read_metadata(path, ours[name])

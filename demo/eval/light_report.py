@@ -173,6 +173,13 @@ def _share(row: str, flags: Tensor) -> Share:
     return share_of(flags, CHANCE if row == "direction" else READ_CHANCE[row])
 
 
+def _fewer(content: dict) -> str:
+    """What to say of rows that not every seed was drawn for."""
+    most = content["n"] * content["seeds"]
+    counts = {table["direction"]["n"] for arm in content["arms"].values() for table in arm.values()}
+    return f" Rows of fewer than {most} pictures are of the first seeds only." if min(counts) < most else ""
+
+
 def markdown(content: dict) -> str:
     """The report for people."""
     rows = ("direction", "light", "shape", "colour", "pattern", "accessory")
@@ -181,7 +188,7 @@ def markdown(content: dict) -> str:
         "",
         f"{content['n']} held-out characters a row and seed, {content['seeds']} seeds, {content['steps']} steps of"
         f" {SAMPLER} ({SCHEDULER}), cfg {content['cfg']:g}, {content['device']}, {content['date']}. Made by"
-        " `python -m demo.eval.light_report`.",
+        f" `python -m demo.eval.light_report`.{_fewer(content)}",
         "",
         f"| given | picture | n | {' | '.join(rows)} |",
         f"|---|---|---|{'---|' * len(rows)}",

@@ -114,7 +114,6 @@ def test_colours_steady_along_the_motion(space):
     clean, disturbed, flow = shifted_clip()
     found = chroma_smooth(disturbed, flow, strength=1.0, space=space)
     torch.testing.assert_close(luma_of(found, space), luma_of(disturbed, space), atol=1e-3, rtol=0)
-    middle = (slice(None), slice(None), slice(8, 16))
 
     def flicker(some):
         """How differently each frame's colours deviate from the clean ones."""
@@ -122,7 +121,6 @@ def test_colours_steady_along_the_motion(space):
         return float((away - away.mean(0)).abs().mean())
 
     assert flicker(found) < 0.25 * flicker(disturbed)
-    assert found[middle].shape == clean[middle].shape
     # The texture's own colours are not blurred: they move with the flow.
     kept = split(chroma_smooth(clean, flow, strength=1.0, space=space), space)[1]
     torch.testing.assert_close(kept[:, :, :, 9:15], split(clean, space)[1][:, :, :, 9:15], atol=2e-2, rtol=0.02)
@@ -155,6 +153,7 @@ def test_nothing_to_smooth():
         (lambda: luma_replace(pictures(), pictures(), gamut="x"), "gamut is 'x'"),
         (lambda: luma_replace(pictures(), pictures(), upsampling="x"), "upsampling is 'x'"),
         (lambda: chroma_smooth(pictures(), shifted_clip()[2]), "the flow connects 5 frames"),
+        (lambda: chroma_smooth(pictures()[0], shifted_clip()[2]), r"video has shape \[24, 32, 3\]"),
         (lambda: chroma_smooth(*shifted_clip()[1:], strength=1.5), "strength is 1.5"),
         (lambda: chroma_smooth(*shifted_clip()[1:], torch.ones(3, 16, 24)), "occlusion has shape"),
         (lambda: chroma_smooth(*shifted_clip()[1:], space="x"), "space is 'x'"),
