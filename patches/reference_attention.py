@@ -67,16 +67,17 @@ class ReferenceRows:
     """
 
     bank: Mapping[Place, Tensor]
-    """[1 or frames, L, C], on the device and in the dtype of the call."""
+    """[1, frames or rows, L, C], on the device and in the dtype of the call: one for all rows, one for each row of every
+    role, or one for each row of the batch (which is how a batch of other pictures is trained)."""
 
     roles: Sequence[int]
     """Of each row of the batch, one of ROLES. Rows of one role that follow each other are the frames of a clip."""
 
     target: Sequence[Tensor] = ()
-    """P of each level of the UNet, each [1 or frames, tokens, C], for the rows WITH_POINTS; none: they have no P."""
+    """P of each level of the UNet, each [1, frames or rows, tokens, C], for the rows WITH_POINTS; none: without P."""
 
     reference: Sequence[Tensor] = ()
-    """R of each level, each [1 or frames, tokens, C]."""
+    """R of each level, each [1, frames or rows, tokens, C]."""
 
     strength: float = 1.0
     """How many times each of the bank's tokens counts, above 0; ln of it is added to its logit."""
@@ -106,15 +107,15 @@ class ReferenceRows:
             raise ValueError(f"self attention sees {n.shape[0]} rows where {len(self.roles)} were told of.")
         queries, own, keys, values = [], [], [], []
         for role, start, end in self.runs:
-            q, k, b = n[start:end], context[start:end], bank
-            values.append(_frames(b, end - start))
+            q, k, b = n[start:end], context[start:end], self._of_rows(bank, start, end)
+            values.append(b)
             if role == WITH_POINTS and self.target:
-                target = _frames(_level(self.target, n), end - start)
+                target = self._of_rows(_level(self.target, n), start, end)
                 q, k = q + target, _plus(k, target)
-                b = b + _level(self.reference, bank)
+                b = b + self._of_rows(_level(self.reference, bank), start, end)
             queries.append(q)
             own.append(k)
-            keys.append(_frames(b, end - start))
+            keys.append(b)
         self._reading = context.shape[1], bank.shape[1]
         return (
             _joined(queries),
@@ -146,6 +147,18 @@ class ReferenceRows:
         assert done == q.shape[0]
         return _joined(found)
 
+    def _of_rows(self, tokens: Tensor, start: int, end: int) -> Tensor:
+        """Tokens [1, frames or rows, L, C] for some rows of one role."""
+        if tokens.shape[0] == 1:
+            return tokens.expand(end - start, -1, -1)
+        if tokens.shape[0] == len(self.roles):
+            return tokens[start:end]
+        if tokens.shape[0] != end - start:
+            raise ValueError(
+                f"{tokens.shape[0]} frames have reference or points of their own and {end - start} are drawn."
+            )
+        return tokens
+
     def _spans(self) -> list[tuple[bool, int, int]]:
         """Whether they see the bank, first row and end of each run of rows that attend alike."""
         spans: list[tuple[bool, int, int]] = []
@@ -159,11 +172,6 @@ class ReferenceRows:
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
-
-
-def _frames(tokens: Tensor, rows: int) -> Tensor:
-    """Tokens [1 or frames, L, C] for so many rows."""
-    return tokens.expand(rows, -1, -1) if tokens.shape[0] == 1 else tokens
 
 
 def _plus(tokens: Tensor, added: Tensor) -> Tensor:
