@@ -67,8 +67,8 @@ class ReferenceRows:
     """
 
     bank: Mapping[Place, Tensor]
-    """[1, frames or rows, L, C], on the device and in the dtype of the call: one for all rows, one for each row of every
-    role, or one for each row of the batch (which is how a batch of other pictures is trained)."""
+    """[1, frames or rows, L, C], on the device and in the dtype of the call: one for all rows, one for each row of
+    every role, or one for each row of the batch (which is how a batch of other pictures is trained)."""
 
     roles: Sequence[int]
     """Of each row of the batch, one of ROLES. Rows of one role that follow each other are the frames of a clip."""
