@@ -193,10 +193,11 @@ def draw_samples(networks: Networks, vae, pool: ClipPool, arguments, scales=(2.0
     device = networks.device
     all_points = torch.full((count,), places.shape[1], device=device)
     maps = numbered_maps(places, all_points, lines.shape[-1])
-    points = [networks.embed_points(some) for some in maps]
     unet = networks.tuned("manga_ninja_denoising")
     control, hint = networks.control_weights(), as_hint(lines)
-    bank = networks.read_reference(networks.tuned("manga_ninja_reference"), given.float(), embeddings.float())
+    with autocast(device):
+        points = [networks.embed_points(some) for some in maps]
+        bank = networks.read_reference(networks.tuned("manga_ninja_reference"), given.float(), embeddings.float())
     shown = embeddings.float()[:, None]
     nothing = networks.nothing.expand(count, -1, -1)
 
