@@ -62,7 +62,7 @@ def loaded(host_path, tmp_path_factory):
 
 def test_no_module_was_skipped(loaded):
     assert loaded["skipped"] == {}
-    assert len(loaded["ids"]) == 32
+    assert len(loaded["ids"]) == 33
 
 
 def test_import_adds_less_than_half_a_second_of_process_time(loaded):
