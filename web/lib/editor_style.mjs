@@ -57,7 +57,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
   padding: 0 4px; }
 .list.chips { display: flex; flex-wrap: wrap; flex: none; gap: 3px; min-height: 34px; max-height: 62px; }
 .list.chips li { flex: none; }
-.fields.row { grid-template-columns: 2fr 1fr 2fr 1fr; }
+.fields.row { grid-template-columns: repeat(4, auto); }
+.fields.row span { min-width: 0; }
 .layers { display: grid; flex: none; align-items: start; }
 .layers > * { grid-area: 1 / 1; }
 .time { display: flex; flex-direction: column; gap: 5px; }
