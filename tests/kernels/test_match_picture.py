@@ -50,9 +50,10 @@ def test_every_point_has_its_colour_at_its_place():
 
 def test_a_line_joins_a_pair_and_numbers_differ():
     one = match_picture(grey(400, 400), grey(400, 400), pairs(((0.5, 0.5), (0.5, 0.5))))[0]
-    across = (one[200, 220:590] - 0.5).abs().amax(dim=-1)
-    across[180 : 180 + GAP] = 1  # the gap
-    assert float(across.min()) > 0.1
+    across = one[199:201, 220:590]
+    coloured = (across.amax(dim=-1) - across.amin(dim=-1)).amax(dim=0)
+    coloured[180 : 180 + GAP] = 1  # the gap
+    assert float(coloured.min()) > 0.2
     places = [((0.1, 0.1), (0.1, 0.1)), ((0.5, 0.5), (0.5, 0.5))]
     swapped = match_picture(grey(400, 400), grey(400, 400), pairs(*places[::-1]))
     assert not torch.equal(match_picture(grey(400, 400), grey(400, 400), pairs(*places)), swapped)
