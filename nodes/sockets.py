@@ -9,6 +9,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..kernels.flow import Flow
+from ..kernels.matched_points import MatchedPoints
 from ..kernels.schedule import Schedule
 from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 
@@ -20,6 +21,9 @@ MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
 """Value: ``kernels.flow.Flow``, float32 vectors ``[T-1, 2, H, W]`` in pixels, direction, optional occlusion."""
+
+PnPoints = io.Custom("PN_POINTS")
+"""Value: ``kernels.matched_points.MatchedPoints``, numbered pairs of points, 0..1 of the reference and the target."""
 
 
 class NothingThere:
@@ -59,6 +63,17 @@ def check_flow(value: object, name: str = "flow") -> Flow:
         raise ValueError(
             f"'{name}' holds a {type(value).__name__}; connect the flow output of Optical Flow or Load Flow."
         )
+    return value
+
+
+def check_points(value: object, name: str = "points") -> MatchedPoints:
+    """The MatchedPoints on a socket.
+
+    Raises:
+        ValueError: something else, which another pack may have put on a socket of the same name.
+    """
+    if not isinstance(value, MatchedPoints):
+        raise ValueError(f"'{name}' holds a {type(value).__name__}; connect the points output of Match Points.")
     return value
 
 
