@@ -22,6 +22,7 @@ MODULES = (
     "motion_lora",
     "line_art",
     "luma",
+    "manga_ninja",
     "demo_checkpoint",
 )
 

@@ -67,8 +67,8 @@ class ReferenceRows:
     """
 
     bank: Mapping[Place, Tensor]
-    """[1, frames or rows, L, C], on the device and in the dtype of the call: one for all rows, one for each row of every
-    role, or one for each row of the batch (which is how a batch of other pictures is trained)."""
+    """[1, frames or rows, L, C], on the device and in the dtype of the call: one for all rows, one for each row of
+    every role, or one for each row of the batch (which is how a batch of other pictures is trained)."""
 
     roles: Sequence[int]
     """Of each row of the batch, one of ROLES. Rows of one role that follow each other are the frames of a clip."""
@@ -153,11 +153,12 @@ class ReferenceRows:
             return tokens.expand(end - start, -1, -1)
         if tokens.shape[0] == len(self.roles):
             return tokens[start:end]
-        if tokens.shape[0] != end - start:
+        if (end - start) % tokens.shape[0]:
             raise ValueError(
                 f"{tokens.shape[0]} frames have reference or points of their own and {end - start} are drawn."
             )
-        return tokens
+        # Several conditions of one role may follow each other.
+        return tokens.repeat((end - start) // tokens.shape[0], 1, 1)
 
     def _spans(self) -> list[tuple[bool, int, int]]:
         """Whether they see the bank, first row and end of each run of rows that attend alike."""
