@@ -27,6 +27,7 @@ ROLES = (NO_REFERENCE, REFERENCE, WITH_POINTS)
 
 OVERRIDE = "optimized_attention_override"
 PATCH = "attn1_patch"
+REPLACE = "attn1"
 
 Place = tuple[str, int, int]
 """A self attention: "input", "middle" or "output", the number of the block, and the transformer's in it."""
@@ -88,7 +89,12 @@ class ReferenceRows:
     def options(self, options: Mapping) -> dict:
         """transformer_options of the call; those given are not changed, and what they replace is called, too."""
         self._before = options.get(OVERRIDE)
-        return {**with_patch(options, self.patch), OVERRIDE: self.attend}
+        changed = {**with_patch(options, self.patch), OVERRIDE: self.attend}
+        replace = options.get("patches_replace", {})
+        if replace.get(REPLACE):
+            own = {place: functools.partial(self.replaced, patch) for place, patch in replace[REPLACE].items()}
+            changed["patches_replace"] = {**replace, REPLACE: own}
+        return changed
 
     @functools.cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -145,6 +151,24 @@ class ReferenceRows:
                 found.append(attend(q[rows], k[rows], v[rows], heads, **{**how, "mask": mask}))
             done = end
         assert done == q.shape[0]
+        return _joined(found)
+
+    def replaced(self, replacement: Callable, q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
+        """Stands for what another patch put in an attention's place, which is called for rows that attend alike.
+
+        It does not know of ``strength``, only of the bank's tokens.
+        """
+        reading, self._reading = self._reading, None
+        if reading is None or k.shape[1] != sum(reading):
+            return replacement(q, k, v, extra)
+        own, _ = reading
+        conditions = extra.get("cond_or_uncond", ())
+        each = q.shape[0] // max(len(conditions), 1)
+        found = []
+        for sees, start, end in self._spans():
+            keys, values = (some[start:end] if sees else some[start:end, :own] for some in (k, v))
+            part = {**extra, "cond_or_uncond": list(conditions[start // each : end // each])}
+            found.append(replacement(q[start:end], keys, values, part))
         return _joined(found)
 
     def _of_rows(self, tokens: Tensor, start: int, end: int) -> Tensor:

@@ -49,6 +49,9 @@ NODE_IDS = [
     "PaperNodes_LineArt",
     "PaperNodes_LumaReplace",
     "PaperNodes_ChromaSmooth",
+    "PaperNodes_MangaNinjaLoader",
+    "PaperNodes_MangaNinjaApply",
+    "PaperNodes_MangaNinjaGuider",
     "PaperNodes_DemoCheckpoint",
 ]
 
