@@ -270,8 +270,8 @@ def test_wrong_models():
         (tiny_model("wan"), r"is a WAN21, which is no SD1\.5 UNet"),
         (
             tiny_model("sd15"),
-            "reference UNet does not fit 'model': has 16 self attentions, 48 to 96 wide, and text 128 wide, 'model' has "
-            "3 self attentions, 320 to 320 wide, and text 768 wide.*reference_unet in MangaNinja Loader, for Demo "
+            "reference UNet does not fit 'model': has 16 self attentions, 48 to 96 wide, and text 128 wide, 'model' "
+            "has 3 self attentions, 320 to 320 wide, and text 768 wide.*reference_unet in MangaNinja Loader, for Demo "
             "Checkpoint.*papernodes_demo_manga_ninja_reference",
         ),
     ):
