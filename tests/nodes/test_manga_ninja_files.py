@@ -229,9 +229,9 @@ def test_wrong_choices(folders):
     for chosen, said in (
         (
             ("reference_unet.pth", points),
-            rf"'reference_unet': reference_unet\.pth {missing} reference_unet\.pth from http",
+            rf"'reference_unet': reference_unet\.pth {missing} reference_unet\.pth",
         ),
-        (("reference.pth", "point_net.pth"), rf"'point_net': point_net\.pth {missing} point_net\.pth from http"),
+        (("reference.pth", "point_net.pth"), rf"'point_net': point_net\.pth {missing} point_net\.pth"),
         ((points, points), r"'reference_unet': points\.safetensors is no reference UNet"),
         (("reference.pth", "reference.pth"), r"'point_net': reference\.pth is no point net"),
         (("broken.safetensors", points), r"'reference_unet': broken\.safetensors cannot be read as weights"),
