@@ -132,12 +132,24 @@ def load_model(path: str | os.PathLike):
     Raises:
         DemoFileError: see demo_format.load; weights that are not this network's.
     """
+    state, _ = load(path, "image_unet")
+    check_fit(path, state, build_unet("meta").state_dict())
+    return model_of(state)
+
+
+def model_of(state: dict[str, Tensor]):
+    """The MODEL that the stock loaders would give for a UNet of this size.
+
+    Args:
+        state: the UNet's weights, all of them under ComfyUI's own names; emptied.
+
+    Returns:
+        See load_model.
+    """
     # Imported here, because training needs only the networks and runs where ComfyUI's tokenizers cannot be imported.
     import comfy.model_patcher
     import comfy.supported_models
 
-    state, _ = load(path, "image_unet")
-    check_fit(path, state, build_unet("meta").state_dict())
     config = comfy.supported_models.SD15(UNET_CONFIG)
     config.unet_config.update(UNET_CONFIG)  # SD15 sets its own 8 heads
     load_device = comfy.model_management.get_torch_device()

@@ -14,6 +14,10 @@ LIGHTS = {f"{_PREFIX}{kind}.safetensors": kind for kind in demo_light.FILE_KINDS
 MOTIONS = {f"{_PREFIX}{demo_motion.KIND}.safetensors": demo_motion.KIND}
 """What Motion Modules lists -> kind of file."""
 
+MANGA_REFERENCES = {f"{_PREFIX}manga_ninja_reference.safetensors": "manga_ninja_reference"}
+MANGA_POINTS = {f"{_PREFIX}manga_ninja_points.safetensors": "manga_ninja_points"}
+"""What MangaNinja Loader lists -> kind of file."""
+
 
 def misfit(name: str, model: object, ours: Mapping[str, str], published: str) -> str:
     """What to say after a file did not fit a model, where one of the two is the demonstration's and the other not.

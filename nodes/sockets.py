@@ -25,6 +25,9 @@ PnFlow = io.Custom("PN_FLOW")
 PnPoints = io.Custom("PN_POINTS")
 """Value: ``kernels.matched_points.MatchedPoints``, numbered pairs of points, 0..1 of the reference and the target."""
 
+PnMangaNinja = io.Custom("PN_MANGANINJA")
+"""Value: ``networks.manga_ninja.MangaNinja``, the UNet that sees a reference and the point net."""
+
 
 class NothingThere:
     """What an output gives that a node's inputs do not allow: whoever uses it fails with a sentence.

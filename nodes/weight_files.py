@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import folder_paths
 from torch import Tensor
@@ -11,11 +11,13 @@ from ..networks import checkpoints
 from ..networks.demo_format import FOLDER, DemoFileError, read_metadata
 
 
-def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Mapping[str, str] | None = None) -> str:
+def find_weights(
+    folder: str | Sequence[str], name: str, widget: str, where_from: str, ours: Mapping[str, str] | None = None
+) -> str:
     """The path of a file of a model folder, or of one that comes with the pack.
 
     Args:
-        folder: one of the host's names, such as "diffusion_models".
+        folder: one of the host's names, such as "diffusion_models", or several, looked through in their order.
         name: what the widget says.
         widget: its name, for the message.
         where_from: what to get and from where.
@@ -31,11 +33,25 @@ def find_weights(folder: str, name: str, widget: str, where_from: str, ours: Map
         except DemoFileError as error:
             raise ValueError(f"'{widget}': {error}") from error
         return str(path)
-    path = folder_paths.get_full_path(folder, name)
-    if path is None:
-        folders = " or ".join(folder_paths.get_folder_paths(folder))
-        raise ValueError(f"'{widget}': {name} is not in {folders}. Get {where_from} and put it there.")
-    return path
+    # The entry point makes our own folders known; without it they are not there.
+    folders = [one for one in ([folder] if isinstance(folder, str) else folder) if one in _known()]
+    for one in folders:
+        path = folder_paths.get_full_path(one, name)
+        if path is not None:
+            return path
+    searched = " or ".join(path for one in folders for path in folder_paths.get_folder_paths(one))
+    raise ValueError(f"'{widget}': {name} is not in {searched}. Get {where_from} and put it there.")
+
+
+def list_weights(folders: Sequence[str]) -> list[str]:
+    """The names of the files of several model folders, in their order, each once; of folders that the host knows."""
+    return list(
+        dict.fromkeys(name for one in folders if one in _known() for name in folder_paths.get_filename_list(one))
+    )
+
+
+def _known() -> Mapping[str, object]:
+    return folder_paths.folder_names_and_paths
 
 
 def read_weights(path: str, name: str, widget: str, source: str) -> dict[str, Tensor]:

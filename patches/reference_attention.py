@@ -27,6 +27,7 @@ ROLES = (NO_REFERENCE, REFERENCE, WITH_POINTS)
 
 OVERRIDE = "optimized_attention_override"
 PATCH = "attn1_patch"
+REPLACE = "attn1"
 
 Place = tuple[str, int, int]
 """A self attention: "input", "middle" or "output", the number of the block, and the transformer's in it."""
@@ -90,7 +91,12 @@ class ReferenceRows:
     def options(self, options: Mapping) -> dict:
         """transformer_options of the call; those given are not changed, and what they replace is called, too."""
         self._before = options.get(OVERRIDE)
-        return {**with_patch(options, self.patch), OVERRIDE: self.attend}
+        changed = {**with_patch(options, self.patch), OVERRIDE: self.attend}
+        replace = options.get("patches_replace", {})
+        if replace.get(REPLACE):
+            own = {place: functools.partial(self.replaced, patch) for place, patch in replace[REPLACE].items()}
+            changed["patches_replace"] = {**replace, REPLACE: own}
+        return changed
 
     @functools.cached_property
     def runs(self) -> list[tuple[int, int, int]]:
@@ -143,17 +149,36 @@ class ReferenceRows:
         assert done == q.shape[0]
         return _joined(found)
 
+    def replaced(self, replacement: Callable, q: Tensor, k: Tensor, v: Tensor, extra: dict) -> Tensor:
+        """Stands for what another patch put in an attention's place, which is called for rows that attend alike.
+
+        It does not know of ``strength``, only of the bank's tokens.
+        """
+        reading, self._reading = self._reading, None
+        if reading is None or k.shape[1] != sum(reading):
+            return replacement(q, k, v, extra)
+        own, _ = reading
+        conditions = extra.get("cond_or_uncond", ())
+        each = q.shape[0] // max(len(conditions), 1)
+        found = []
+        for sees, start, end in self._spans():
+            keys, values = (some[start:end] if sees else some[start:end, :own] for some in (k, v))
+            part = {**extra, "cond_or_uncond": list(conditions[start // each : end // each])}
+            found.append(replacement(q[start:end], keys, values, part))
+        return _joined(found)
+
     def _of_rows(self, tokens: Tensor, start: int, end: int) -> Tensor:
         """Tokens [1, frames or rows, L, C] for some rows of one role."""
         if tokens.shape[0] == 1:
             return tokens.expand(end - start, -1, -1)
         if tokens.shape[0] == len(self.roles):
             return tokens[start:end]
-        if tokens.shape[0] != end - start:
+        if (end - start) % tokens.shape[0]:
             raise ValueError(
                 f"{tokens.shape[0]} frames have reference or points of their own and {end - start} are drawn."
             )
-        return tokens
+        # Several conditions of one role may follow each other.
+        return tokens.repeat((end - start) // tokens.shape[0], 1, 1)
 
     def _spans(self) -> list[tuple[bool, int, int]]:
         """Whether they see the bank, first row and end of each run of rows that attend alike."""

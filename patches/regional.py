@@ -122,7 +122,7 @@ def _read(condition: dict, base_model: object, timestep: Tensor) -> Tensor | Non
     return kept[None, None] if bool(kept.any()) else None
 
 
-def _use(rows: Tensor, options: dict, base_model: object) -> dict:
+def _use(rows: Tensor, options: dict, base_model: object, latents: Tensor) -> dict:
     return options_with_bias(rows, options, base_model.diffusion_model)
 
 

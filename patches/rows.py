@@ -62,7 +62,7 @@ def set_row_values(
     model: object,
     key: str,
     read: Callable[[dict, object, Tensor], Tensor | None],
-    use: Callable[[Tensor, dict, object], dict],
+    use: Callable[[Tensor, dict, object, Tensor], dict],
 ) -> None:
     """Lets a MODEL read a value from each condition, and act on the batch's values whenever its network is called.
 
@@ -73,8 +73,8 @@ def set_row_values(
         key: a name that no argument of a network has.
         read: (condition, BaseModel, timestep [B]) -> ``[1, ..., T]`` with T = ``text_length(condition)``, or None.
             Called for each condition at every step; all values of a step have the same shape but for T.
-        use: (values [rows, ..., T], transformer_options, BaseModel) -> transformer_options for this call; it must not
-            change those that it is given. The rows are those of the batch, in their order.
+        use: (values [rows, ..., T], transformer_options, BaseModel, latents [rows, C, ...]) -> transformer_options for
+            this call; it must not change those that it is given. The rows are those of the batch, in their order.
     """
 
     def read_step(executor, base_model, conditions, x, timestep, model_options):
@@ -99,7 +99,7 @@ def set_row_values(
         values = rest.pop(key, None)
         options = {} if transformer_options is None else transformer_options
         if values is not None:
-            options = use(values, options, executor.class_obj)
+            options = use(values, options, executor.class_obj, x)
         return executor(x, t, c_concat, c_crossattn, control, options, **rest)
 
     for kind, wrapper in ((READ, read_step), (USE, use_step)):

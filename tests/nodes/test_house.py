@@ -50,6 +50,9 @@ NODE_IDS = [
     "PaperNodes_LumaReplace",
     "PaperNodes_ChromaSmooth",
     "PaperNodes_MatchPoints",
+    "PaperNodes_MangaNinjaLoader",
+    "PaperNodes_MangaNinjaApply",
+    "PaperNodes_MangaNinjaGuider",
     "PaperNodes_DemoCheckpoint",
 ]
 
