@@ -9,15 +9,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from functools import lru_cache
 
-import comfy.utils
 import torch
 from torch import Tensor
 
-from .demo_controlnet import OWN, assemble, build_controlnet
+from .demo_controlnet import OWN, assemble, build_controlnet, controlnet_of
 from .demo_format import FOLDER, check_fit, load
-from .demo_image import UNET_CONFIG, build_unet
+from .demo_image import UNET_CONFIG, build_unet, model_of
 from .demo_light import tuned_layers
 from .demo_lora import NETWORK, apply_factors, initial_factors, rank_of
 from .point_net import PointNet
@@ -88,13 +86,6 @@ def apply_control(state: Mapping[str, Tensor], control: Mapping[str, Tensor]) ->
     return {**control, **apply_factors(state, control, NETWORK), **own}
 
 
-@lru_cache(maxsize=1)
-def diffusers_names() -> dict[str, str]:
-    """diffusers' name of each of the UNet's weights -> the host's."""
-    wanted = build_unet("meta").state_dict()
-    return {name: own for name, own in comfy.utils.unet_to_diffusers(UNET_CONFIG).items() if own in wanted}
-
-
 def load_small(path: str | os.PathLike, kind: str) -> dict[str, Tensor]:
     """What a file holds, once it is known to fit.
 
@@ -158,8 +149,41 @@ def load_published(path: str | os.PathLike, kind: str) -> dict[str, Tensor]:
     Raises:
         DemoFileError: see load_small.
     """
+    # Not above: what reads MangaNinja's files needs more of the host than training has.
+    from .manga_ninja import HEAD, diffusers_names
+
     if kind == POINTS:
         return load_small(path, kind)
-    whole = load_unet(path, kind)
-    ends = ("conv_norm_out.", "conv_out.")
-    return {name: whole[own] for name, own in diffusers_names().items() if not name.startswith(ends)}
+    names = {own: name for own, name in diffusers_names(UNET_CONFIG).items() if name not in HEAD}
+    return {names[own]: value for own, value in load_unet(path, kind).items() if own in names}
+
+
+def load_model(path: str | os.PathLike, unet_path: str | os.PathLike):
+    """The MODEL that UNETLoader would give for MangaNinja's denoising UNet.
+
+    Args:
+        path: a file of kind DENOISING.
+        unet_path: the image model's UNet that it was trained on.
+
+    Returns:
+        comfy.model_patcher.ModelPatcher, see demo_image.load_model.
+
+    Raises:
+        DemoFileError: see load_small.
+    """
+    return model_of(load_unet(path, DENOISING, unet_path))
+
+
+def load_controlnet(path: str | os.PathLike, control_path: str | os.PathLike, unet_path: str | os.PathLike):
+    """The CONTROL_NET that ControlNetLoader would give for MangaNinja's.
+
+    Args:
+        path, control_path, unet_path: see load_control.
+
+    Returns:
+        comfy.controlnet.ControlNet; it wants hints from -1 to 1.
+
+    Raises:
+        DemoFileError: see load_small.
+    """
+    return controlnet_of(load_control(path, control_path, unet_path))

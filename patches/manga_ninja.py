@@ -266,7 +266,14 @@ class _Reference:
             target = self._of_window(self._embedded("target", height, width, kind), options)
             reference = self._of_window(self._embedded("reference", *self.size, kind), options)
         bank = self._kept(("bank", *kind), lambda: {place: some.to(*kind) for place, some in self.bank.items()})
-        return ReferenceRows(bank, roles, target, reference, self.strength).options(options)
+        window = options.get("context_window")
+        frames = None if window is None else tuple(window.index_list)
+        # One for all steps: it keeps the sums of the bank and the points.
+        rows = self._kept(
+            ("rows", *roles, *latents.shape, *kind, frames),
+            lambda: ReferenceRows(bank, roles, target, reference, self.strength),
+        )
+        return rows.options(options)
 
     def _check_size(self, height: int, width: int) -> None:
         """Points belong to places of the whole picture, so all calls of a run must see all of it."""
