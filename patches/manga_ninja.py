@@ -77,7 +77,7 @@ def check_fit(model: object, network: MangaNinja) -> None:
     """Raises MangaNinjaModelError unless a MODEL is an SD1.5 without MangaNinja, for which the files were trained."""
     if has_reference(model):
         raise MangaNinjaModelError("'model' has MangaNinja already. Connect the MODEL from before it.")
-    unet = _checked_unet(model)
+    unet = checked_unet(model)
     theirs, ours = places_of(network.reference.model.diffusion_model), places_of(unet)
     widths, text = (text_width(network.reference), text_width(model))
     if theirs != ours or widths != text:
@@ -89,7 +89,12 @@ def check_fit(model: object, network: MangaNinja) -> None:
     _check_points_fit(unet, network.points.model)
 
 
-def _checked_unet(model: object) -> UNetModel:
+def checked_unet(model: object) -> UNetModel:
+    """The UNet of a MODEL of SD1.5's kind.
+
+    Raises:
+        MangaNinjaModelError: another family.
+    """
     unet = getattr(model.model, "diffusion_model", None)
     use = "Connect MangaNinja's denoising_unet or another SD1.5."
     if not isinstance(unet, UNetModel):
@@ -181,7 +186,7 @@ def with_reference(
     """
     if has_reference(model):
         raise MangaNinjaModelError("'model' has MangaNinja already. Connect the MODEL from before it.")
-    places = places_of(_checked_unet(model))
+    places = places_of(checked_unet(model))
     if {place: tokens.shape[-1] for place, tokens in bank.items()} != places:
         raise MangaNinjaModelError("The bank's self attentions are not those of 'model'.")
     coloured = model.clone()
