@@ -21,9 +21,6 @@ from demo.world.truth import matched_points
 PLACES = 6
 """Matched places on each character; of those that are in sight in both pictures, training draws some."""
 
-TWINS = 0.35
-"""Share of the pairs of several characters in which the first two are alike but for their colours."""
-
 ELSEWHERE = 0.25
 """Share of the pairs whose reference stands before another background, in another light."""
 
@@ -121,7 +118,7 @@ def draw_pairs(scenes: Scenes, reference: Scenes, size: int, seed: int, places: 
 
 
 def pair_maker(
-    vae, vision, device: torch.device, size: int, seed: int
+    vae, vision, device: torch.device, size: int, seed: int, twins: float
 ) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
     """A function of scenes (and rows of tokens, which it leaves alone) that makes what is learned from.
 
@@ -136,6 +133,7 @@ def pair_maker(
         device: where.
         size: of the pictures.
         seed: of all that is drawn here.
+        twins: share of the pairs of several characters in which the first two are alike but for their colours.
     """
     generator = torch.Generator().manual_seed(seed)
     calls = iter(range(1, 1 << 30))
@@ -143,7 +141,7 @@ def pair_maker(
     @torch.no_grad()
     def make(scenes: Scenes, _: Tensor) -> tuple[Tensor, ...]:
         call, count = next(calls), scenes.size
-        scenes, _ = with_twins(scenes, torch.rand(count, generator=generator) < TWINS)
+        scenes, _ = with_twins(scenes, torch.rand(count, generator=generator) < twins)
         own = seed * 100_003 + call
         near, far = repose(scenes, own, scenery=False), repose(scenes, own)
         away = torch.rand(count, generator=generator) < ELSEWHERE

@@ -38,10 +38,10 @@ from demo.training_state import earlier_progress
 from demo.video_data import ClipSource, settle_clips
 from demo.world_tokens import token_rows
 
-NO_REFERENCE_SHARE, NO_POINTS_SHARE = 0.1, 0.25
-"""Of a batch: rows without a reference, and rows with a reference and without the point net."""
+NO_REFERENCE_SHARE = 0.1
+"""Of a batch: rows without a reference."""
 
-EMPTY_MAPS = 0.15
+EMPTY_MAPS = 0.1
 """Of the rows with the point net, those whose maps have no points."""
 
 MOST_POINTS = 10
@@ -150,7 +150,7 @@ def make_loss(networks: Networks, pool: ClipPool, arguments):
     device, batch = networks.device, arguments.batch
     levels = signal_levels(device)
     chance = time_draw(levels, arguments)
-    alone, without = (max(1, round(share * batch)) for share in (NO_REFERENCE_SHARE, NO_POINTS_SHARE))
+    alone, without = (max(1, round(share * batch)) for share in (NO_REFERENCE_SHARE, arguments.without_points))
     pointed = max(1, batch - alone - without)
     if arguments.tiny:
         alone, without, pointed = 0, batch - pointed, pointed
@@ -161,12 +161,13 @@ def make_loss(networks: Networks, pool: ClipPool, arguments):
         clean, given, lines, places, embeddings, inside = (some[chosen] for some in pool.tensors)
         clean, size = clean.float(), lines.shape[-1]
         noise = torch.randn_like(clean)
-        # The batch's noisier times come first in chance's own order: mixed, so that every role has all of them.
+        # The noisier times come first: mixed, so that every role has all of them.
         times, weights = (some[mixing] for some in chance.draw())
         noisy = add_noise(clean, noise, levels[times])
         shown = embeddings.float()[:, None]
         context = torch.cat((networks.nothing.expand(alone, -1, -1), shown[alone:]))
-        most = torch.randint(1, MOST_POINTS + 1, (pointed,), device=device)
+        # Few more often than many: each is then harder to do without.
+        most = (torch.rand(pointed, device=device).square() * MOST_POINTS).ceil().clamp_min(1).long()
         count = torch.where(torch.rand(pointed, device=device) < EMPTY_MAPS, 0, most)
         with autocast(device):
             points = [networks.embed_points(some) for some in numbered_maps(places[-pointed:], count, size)]
@@ -244,7 +245,15 @@ def main() -> None:
     parser.add_argument("--begin-with", type=Path, help="a folder of four finished files to go on with")
     parser.add_argument("--fresh", type=float, default=0.2, help="share of the time in which new pairs are made")
     parser.add_argument("--character-weight", type=float, default=3.0, help="of the loss where characters are")
-    parser.add_argument("--characters", type=float, nargs=4, default=[0.3, 0.5, 0.15, 0.05], help="weights of how many")
+    parser.add_argument(
+        "--characters", type=float, nargs=4, default=[0.15, 0.65, 0.15, 0.05], help="weights of how many"
+    )
+    parser.add_argument(
+        "--twins", type=float, default=0.7, help="share of the pairs of several in which two differ in colour alone"
+    )
+    parser.add_argument(
+        "--without-points", type=float, default=0.15, help="share of a batch with a reference, without the point net"
+    )
     parser.add_argument("--average", type=float, default=0.998, help="of the weights' moving average")
     add_time_arguments(parser, layout=0.5, layout_weight=1.0)
     arguments = parser.parse_args()
@@ -268,7 +277,7 @@ def main() -> None:
     vision: nn.Module = build_clip_vision(device)
     vision.load_state_dict(load(arguments.models / "image_clip_vision.safetensors", "image_clip_vision")[0])
     say(f"attention: {attention_name()}")
-    maker = pair_maker(vae, vision.eval().requires_grad_(False), device, arguments.size, seed)
+    maker = pair_maker(vae, vision.eval().requires_grad_(False), device, arguments.size, seed, arguments.twins)
     pool = ClipPool(arguments.pictures)
     refreshing = Refreshing(pool, parts_of(source, maker, TOGETHER), arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
