@@ -1,7 +1,8 @@
-"""Draws the pictures of Line Art, Luma Replace and Chroma Smooth in web/docs: ``python -m demo.colour_pictures``.
+"""Draws the pictures of Line Art, Match Points, Luma Replace and Chroma Smooth in web/docs.
 
-What the template recolour_clip makes, with torch's own noise; prints how much brightness and colour change from a frame
-to the next along the motion.
+``python -m demo.colour_pictures``. Of Match Points it is its template's pictures and pairs, of the others what the
+template recolour_clip makes, with torch's own noise; prints how much brightness and colour change from a frame to the
+next along the motion.
 """
 
 import json
@@ -14,21 +15,23 @@ from torchvision.transforms.functional import to_tensor
 from demo.bare_machine import use_host
 from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, schedule
 from demo.help_pictures import ROOT
-from demo.media_pictures import MEDIA
+from demo.media_pictures import MEDIA, TOY_SIZE
 from demo.story_pictures import save
 from kernels.cut_and_drag import CutAndDrag
 from kernels.drag_motion import parse_motion
 from kernels.flow import Flow, invert_flow
 from kernels.line_art import METHODS, found_lines, without_faint
 from kernels.luma import chroma_smooth, luma_replace, split
+from kernels.match_picture import match_picture
+from kernels.matched_points import parse_points, point_map
 from kernels.sampling import pixel_grid, remap
 
-GRAPH = ROOT / "workflows" / "api" / "recolour_clip.json"
+GRAPHS = ROOT / "workflows" / "api"
 
 
-def inputs_of(title: str) -> dict:
-    """The inputs of the template's node of a title."""
-    nodes = json.loads(GRAPH.read_text("utf-8")).values()
+def inputs_of(title: str, graph: str = "recolour_clip") -> dict:
+    """The inputs of a template's node of a title."""
+    nodes = json.loads((GRAPHS / f"{graph}.json").read_text("utf-8")).values()
     return next(node["inputs"] for node in nodes if node["_meta"]["title"] == title)
 
 
@@ -62,8 +65,24 @@ def lines_of(name: str, width: float) -> list[Tensor]:
     return [shown, *(some[0, ..., None].expand(-1, -1, 3) for some in lines)]
 
 
+def matches() -> list[Tensor]:
+    """The template's two pictures with their pairs, and MangaNinja's two maps of them side by side, each [H, W, 3]."""
+    (pairs,) = parse_points(inputs_of("Match Points", "match_points")["points"]).frames
+    shown, maps = [], []
+    for side in ("reference", "target"):
+        file = MEDIA / inputs_of(side.title(), "match_points")["image"]
+        shown.append(to_tensor(Image.open(file).convert("RGB")).movedim(0, -1))
+        # A pixel of the map for every eight of the picture, so that it is seen; brighter is a higher number.
+        drawn = point_map(pairs, side, TOY_SIZE // 8, TOY_SIZE // 8) / len(pairs)
+        large = torch.nn.functional.interpolate(drawn, size=(TOY_SIZE, TOY_SIZE))
+        maps.append(large[0].expand(3, -1, -1).movedim(0, -1))
+    none = pairs.only(torch.zeros(0, dtype=torch.int64))
+    return [match_picture(*shown, pairs)[0], match_picture(*maps, none)[0]]
+
+
 def main() -> None:
     """Draws all of them."""
+    save("MatchPoints", matches(), ["", ""], 1)
     save("LineArt", [*lines_of("toy_scene.png", 2.0), *lines_of("coffee.jpg", 1.0)], ["picture", *METHODS] * 2, 3)
     use_host()
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")

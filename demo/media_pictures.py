@@ -5,7 +5,8 @@ dragged, or filmed by a moving camera; toy_world.webp shows the world in the REA
 Environment Light lights: a place all the way round in linear light, and a sun far above white. toy_normals.png is
 toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is one character of another scene, the
 rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
-place of that size that is lit from the right, as relighting takes it for a background.
+place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
+art of toy_scene.png's characters in another pose, which points are matched on.
 """
 
 import math
@@ -23,7 +24,7 @@ from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import captions
 from demo.world.panorama import render_panorama
 from demo.world.render import render
-from demo.world.scene import draw_scenes
+from demo.world.scene import draw_scenes, repose
 from kernels.equirectangular import texel_directions
 from kernels.normals_from_light import normal_picture
 
@@ -31,6 +32,7 @@ MEDIA = Path(__file__).resolve().parent / "media"
 SHEET_SEED, ROWS, COLUMNS, SIZE = 20, 3, 8, 160
 LINE_SEED = 12
 TOY_SEED, TOY_SCENES, TOY_NUMBER, TOY_SIZE = 4242, 24, 18, 256
+POSE_SEED = 7
 SKY_SEED, SKY_PLACE, SKY_HEIGHT = 5, "meadow", 384
 SUN = (40.0, 35.0, 5.0)
 """Where the sun stands and how wide it is, degrees: to the right, above the horizon, and its radius."""
@@ -62,6 +64,17 @@ def toy_scene():
     return draw_scenes(TOY_SCENES, TOY_SEED, characters=2).select(slice(TOY_NUMBER, TOY_NUMBER + 1))
 
 
+def reposed_scene():
+    """Its characters in another pose, each on the other's side, in the same place."""
+    return repose(toy_scene(), POSE_SEED, scenery=False)
+
+
+def write_lines(scene, size: int, name: str) -> None:
+    """Write white lines of a scene on black."""
+    lines = render(scene, size, size, layers=("lines",)).lines[0, 0, 0]
+    Image.fromarray((lines * 255).round().byte().numpy()).convert("RGB").save(MEDIA / name, optimize=True)
+
+
 def sky() -> Tensor:
     """float32 [H, 2 H, 3]: a place and its sun in linear light, equirectangular."""
     scene = draw_scenes(1, SKY_SEED, characters=1)
@@ -83,8 +96,8 @@ def main() -> None:
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)
     scene = line_art_scene()
-    lines = render(scene, layers=("lines",)).lines[0, 0, 0]
-    Image.fromarray((lines * 255).round().byte().numpy()).convert("RGB").save(MEDIA / "line_art.png", optimize=True)
+    write_lines(scene, SMALL_SIZE, "line_art.png")
+    write_lines(reposed_scene(), TOY_SIZE, "toy_reposed_lines.png")
     toy = toy_scene()
     frame = render(toy, TOY_SIZE, TOY_SIZE).frames[0, 0]
     Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy()).save(MEDIA / "toy_scene.png", optimize=True)

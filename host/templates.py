@@ -204,6 +204,8 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([start_picture(name), pictures["Save steady pictures"][0]])
     if "Save story sheet" in pictures:
         return whole(pictures["Save story sheet"][0])
+    if "Save matched pictures" in pictures:
+        return whole(pictures["Save matched pictures"][0])
     if "Save pictures of normals" in pictures:
         return slices([pictures[title][0] for title in ("Save relit pictures", "Save pictures of normals")])
     if "Save relit pictures" in pictures:

@@ -22,6 +22,7 @@ MODULES = (
     "motion_lora",
     "line_art",
     "luma",
+    "match_points",
     "manga_ninja",
     "demo_checkpoint",
 )

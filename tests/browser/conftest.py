@@ -3,6 +3,7 @@
 import numpy
 import pytest
 from light_editor import LightEditor
+from match_editor import MatchEditor
 from motion_editor import HEIGHT, PICTURE, WIDTH, MotionEditor, picture
 from papernodes.host import editor as host_editor
 from papernodes.host import layout
@@ -54,4 +55,12 @@ def light(motion_picture, editor):
     """The Light Source editor of a fresh graph, likewise."""
     editor.errors.clear()
     yield LightEditor(editor)
+    assert editor.errors == []
+
+
+@pytest.fixture
+def match(editor):
+    """The Match Points editor of a fresh graph, likewise."""
+    editor.errors.clear()
+    yield MatchEditor(editor)
     assert editor.errors == []

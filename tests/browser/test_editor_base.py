@@ -68,6 +68,7 @@ def test_only_entry_points_are_loaded_by_the_page():
     assert [path.relative_to(WEB).as_posix() for path in SOURCES if path.suffix == ".js"] == [
         "cut_and_drag.js",
         "light_source.js",
+        "match_points.js",
     ]
 
 

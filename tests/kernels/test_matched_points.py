@@ -184,6 +184,19 @@ def test_hidden_points_are_dropped_for_good(direction):
     assert torch.equal(moved.frames[3].reference, points.frames[0].reference[[1, 3]])
 
 
+@pytest.mark.parametrize(("direction", "column"), [("forward", 2), ("backward", 5)])
+def test_where_a_point_is_hidden(direction, column):
+    """A point goes from column 2 to column 5: a forward mask is read where it leaves, a backward one where it ends."""
+    across = torch.tensor([3.0 if direction == "forward" else -3.0, 0.0])
+    vectors = across.view(1, 2, 1, 1).expand(1, 2, 8, 8).contiguous()
+    points = MatchedPoints((some((2.5 / 8, 0.5)),))
+    for hidden in range(8):
+        occlusion = torch.zeros(1, 8, 8)
+        occlusion[..., hidden] = 1
+        moved = carried_along(points, Flow(vectors, direction, occlusion))
+        assert len(moved.frames[1]) == (hidden != column)
+
+
 def test_a_backward_flow_is_followed_the_other_way():
     vectors = torch.tensor([2.0, -1.0]).view(1, 2, 1, 1).expand(2, 2, 12, 16).contiguous()
     points = MatchedPoints((some((0.5, 0.5)),))

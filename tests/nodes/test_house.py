@@ -49,6 +49,7 @@ NODE_IDS = [
     "PaperNodes_LineArt",
     "PaperNodes_LumaReplace",
     "PaperNodes_ChromaSmooth",
+    "PaperNodes_MatchPoints",
     "PaperNodes_MangaNinjaLoader",
     "PaperNodes_MangaNinjaApply",
     "PaperNodes_MangaNinjaGuider",

@@ -61,6 +61,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "light_from_a_side": {"Save pictures": 1, "Save pictures of light": 1},
     "line_art_of_a_picture": {"Save pictures": 1, "Save pictures of lines": 1},
+    "match_points": {"Save matched pictures": 1},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
     "recolour_clip": {"Save steady pictures": 9, "Save pictures as drawn": 9},

@@ -9,6 +9,7 @@
 //   buttons: [[{id, icon, label, keys, run(), enabled(), pressed(), always}]], in groups
 //   handles() -> [{at: place, radius, cursor, drag(spot, event, start), end(), cancel()}], the last on top
 //   press(spot, event) -> what is dragged, as a handle, or null;  hover(spot);  cursor(spot);  double(spot)
+//   pane() -> the pane whose view keys move, else the first
 //   key(event, onCanvas) -> true where it used the key;  escape() -> true where there was something to leave
 //   copy() -> text or null, remove(), paste(text) -> whether it could
 //   side() and below() -> elements beside and under the canvas;  watch(), several times a second;  pictureChanged()

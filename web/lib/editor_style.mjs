@@ -55,6 +55,10 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
 .fields span { flex: none; min-width: 34px; }
 .fields input { flex: 1 1 0; width: 0; color: var(--input-text, #ddd); appearance: textfield;
   padding: 0 4px; }
+.list.chips { display: flex; flex-wrap: wrap; flex: none; gap: 3px; min-height: 34px; max-height: 62px; }
+.list.chips li { flex: none; }
+.fields.row { grid-template-columns: repeat(4, auto); }
+.fields.row span { min-width: 0; }
 .layers { display: grid; flex: none; align-items: start; }
 .layers > * { grid-area: 1 / 1; }
 .time { display: flex; flex-direction: column; gap: 5px; }
@@ -143,6 +147,9 @@ const PATHS = {
   sun: "M8 5a3 3 0 100 6 3 3 0 000-6zM8 1.5V3M8 13v1.5M1.5 8H3M13 8h1.5M3.4 3.4l1 1M11.6 11.6l1 1M12.6 3.4l-1 1M4.4 11.6l-1 1",
   lamp: "M6 11.5c0-1.5-2-2.3-2-5a4 4 0 118 0c0 2.7-2 3.5-2 5zM6.3 14h3.4",
   backdrop: "M2.5 3h11v10h-11zM2.5 11l3.5-4 3 3 2-2 2.5 3",
+  pair: "M2 6a2 2 0 104 0 2 2 0 10-4 0M10 12a2 2 0 104 0 2 2 0 10-4 0M5.8 7.1l4.4 3.8M11.5 2v5M9 4.5h5",
+  clear: "M2.5 4h7M2.5 8h5M2.5 12h4M9.5 8.5l4.5 4.5M14 8.5L9.5 13",
+  lines: "M2 4a1.5 1.5 0 103 0 1.5 1.5 0 10-3 0M11 12a1.5 1.5 0 103 0 1.5 1.5 0 10-3 0M4.7 5l6.6 6M2 12h3M11 4h3",
   key: "M8 2.5L13.5 8 8 13.5 2.5 8z",
 };
 

@@ -160,7 +160,8 @@ export class Gestures {
       if (key === "v") return (editor.paste(), true);
       if (onCanvas && event.key in ARROWS) {
         const [x, y] = ARROWS[event.key];
-        return (editor.view.moveBy([x * PAN_STEP, y * PAN_STEP]), true);
+        const { view } = editor.hands.pane?.() ?? editor;
+        return (view.moveBy([x * PAN_STEP, y * PAN_STEP]), true);
       }
     } else {
       if (key === "escape") return this.abort() || Boolean(editor.hands.escape?.());

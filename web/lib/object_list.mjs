@@ -86,7 +86,7 @@ export class ObjectList {
   }
 }
 
-// Number fields in a grid: fields = [{id, label, title, step, get() -> number, set(number)}].
+// Number fields in a grid: fields = [{id, label, title, step, get() -> number, NaN = none, set(number)}].
 export class NumberFields {
   constructor(label, fields) {
     this.fields = fields.map((field) => {
@@ -115,7 +115,8 @@ export class NumberFields {
   refresh(enabled) {
     for (const { input, get } of this.fields) {
       input.disabled = !enabled;
-      const value = enabled ? String(Number(get().toFixed(2))) : "";
+      const number = enabled ? Number(get().toFixed(2)) : NaN,
+        value = Number.isNaN(number) ? "" : String(number);
       if (input !== this.written) input.value = value; // not while somebody is writing
     }
   }
