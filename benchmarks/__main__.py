@@ -3,7 +3,7 @@ saved tables."""
 
 import sys
 
-from . import cut_and_drag, lib, noise_tracking, noise_warp, relight, story
+from . import cut_and_drag, lib, manga_ninja, noise_tracking, noise_warp, relight, story
 
 BENCHMARKS = {
     "noise_warp": noise_warp,
@@ -11,6 +11,7 @@ BENCHMARKS = {
     "cut_and_drag": cut_and_drag,
     "story": story,
     "relight": relight,
+    "manga_ninja": manga_ninja,
 }
 
 if __name__ == "__main__":

@@ -12,7 +12,7 @@ import platform
 import statistics
 import subprocess
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -95,6 +95,16 @@ def median_ms(call: Callable[[], object], device: torch.device, repeats: int = 5
     return statistics.median(timings(call, device, repeats))
 
 
+def in_turn(
+    calls: Sequence[Callable[[], object]], device: torch.device, repeats: int, warm_up: int
+) -> list[tuple[float, ...]]:
+    """Times of some calls, in milliseconds: a tuple for each round in which each is called once, in their order."""
+    for _ in range(warm_up):
+        for call in calls:
+            call()
+    return [tuple(milliseconds(call, device) for call in calls) for _ in range(repeats)]
+
+
 @dataclass
 class Pair:
     """Medians of two calls timed in turn, in milliseconds, and the median of reference / subject."""
@@ -112,9 +122,11 @@ def paired(
     warm_up: int = 3,
 ) -> Pair:
     """Times both in turn."""
-    for _ in range(warm_up):
-        subject(), reference()
-    rows = [(milliseconds(subject, device), milliseconds(reference, device)) for _ in range(repeats)]
+    return pair_of(in_turn((subject, reference), device, repeats, warm_up))
+
+
+def pair_of(rows: Sequence[tuple[float, float]]) -> Pair:
+    """Of (subject, reference) in each round."""
     return Pair(
         statistics.median(a for a, _ in rows),
         statistics.median(b for _, b in rows),

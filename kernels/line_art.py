@@ -104,6 +104,21 @@ def lines_of_line_art(pictures: Tensor, polarity: str = POLARITIES[0]) -> Tensor
     return (away / reach).clamp(0, 1).view(pictures.shape[:3])
 
 
+COLOURED = 0.06
+"""From this mean difference between a picture's channels on it is no line art."""
+
+MOST_GROUND = 0.5
+"""Share of line art that is as bright as its ground, at least."""
+
+
+def is_line_art(picture: Tensor) -> bool:
+    """Whether a picture float32 [H, W, 3], 0..1, looks like line art: hardly any colour, most of it an even ground."""
+    colour = (picture.amax(-1) - picture.amin(-1)).mean()
+    bright = brightness(picture[None])[0, 0]
+    ground = (bright - bright.median()).abs() < LEAST_CONTRAST
+    return bool(colour < COLOURED) and float(ground.float().mean()) >= MOST_GROUND
+
+
 def without_faint(lines: Tensor, threshold: float = THRESHOLD) -> Tensor:
     """Lines [B, H, W] with all that is no brighter than the threshold set to 0."""
     return torch.where(lines > threshold, lines, torch.zeros_like(lines))

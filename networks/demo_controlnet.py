@@ -114,9 +114,6 @@ def load_controlnet(path: str | os.PathLike, unet_path: str | os.PathLike):
     Raises:
         DemoFileError: see demo_format.load; weights that do not fit.
     """
-    import comfy.controlnet
-    import comfy.model_management as management
-
     state, _ = load(path, "image_controlnet_lineart")
     unet_state, _ = load(unet_path, "image_unet")
     try:
@@ -124,6 +121,21 @@ def load_controlnet(path: str | os.PathLike, unet_path: str | os.PathLike):
     except ValueError as error:
         raise DemoFileError(f"{path} does not fit {unet_path}: {error}") from error
     check_fit(path, weights, build_controlnet("meta").state_dict())
+    return controlnet_of(weights)
+
+
+def controlnet_of(weights: Mapping[str, Tensor]):
+    """The CONTROL_NET that ControlNetLoader would give for a ControlNet of this size.
+
+    Args:
+        weights: all of it, names as ComfyUI has them.
+
+    Returns:
+        comfy.controlnet.ControlNet.
+    """
+    import comfy.controlnet
+    import comfy.model_management as management
+
     load_device = management.get_torch_device()
     # -1 parameters, float16: what the stock loader asks with for an ordinary SD1.5 ControlNet.
     dtype = management.unet_dtype(model_params=-1, weight_dtype=torch.float16)

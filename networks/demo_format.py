@@ -35,6 +35,10 @@ KINDS = (
     "ic_light_fc",
     "ic_light_fbc",
     "relight_motion",
+    "manga_ninja_denoising",
+    "manga_ninja_reference",
+    "manga_ninja_points",
+    "manga_ninja_control",
 )
 
 _FORMAT = "papernodes-demo"

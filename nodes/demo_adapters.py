@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..networks import demo_light, demo_motion
+from ..networks import demo_light, demo_manga_ninja, demo_motion
 from ..networks.demo_image import UNET_CONFIG
 
 _PREFIX = "papernodes_demo_"
@@ -14,8 +14,9 @@ LIGHTS = {f"{_PREFIX}{kind}.safetensors": kind for kind in demo_light.FILE_KINDS
 MOTIONS = {f"{_PREFIX}{demo_motion.KIND}.safetensors": demo_motion.KIND}
 """What Motion Modules lists -> kind of file."""
 
-MANGA_REFERENCES = {f"{_PREFIX}manga_ninja_reference.safetensors": "manga_ninja_reference"}
-MANGA_POINTS = {f"{_PREFIX}manga_ninja_points.safetensors": "manga_ninja_points"}
+MANGA_REFERENCES, MANGA_POINTS = (
+    {f"{_PREFIX}{kind}.safetensors": kind} for kind in (demo_manga_ninja.REFERENCE, demo_manga_ninja.POINTS)
+)
 """What MangaNinja Loader lists -> kind of file."""
 
 

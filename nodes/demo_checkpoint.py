@@ -7,7 +7,7 @@ from pathlib import Path
 import folder_paths
 from comfy_api.latest import io
 
-from ..networks import demo_video
+from ..networks import demo_manga_ninja, demo_video
 from ..networks.demo_controlnet import load_controlnet
 from ..networks.demo_format import FOLDER, DemoFileError, read_metadata
 from ..networks.demo_image import load_clip, load_model, load_vae
@@ -24,6 +24,15 @@ FILES = {
         "image_controlnet_lineart",
     ),
     "video": ("video_unet", "video_text_encoder", "video_vae"),
+    "manganinja": (
+        demo_manga_ninja.DENOISING,
+        demo_manga_ninja.CONTROL,
+        "image_unet",
+        "image_text_encoder",
+        "image_vae",
+        "image_clip_vision",
+        "image_controlnet_lineart",
+    ),
 }
 """Choice of 'kind' -> the kinds of file it loads, each <kind>.safetensors in FOLDER."""
 
@@ -53,14 +62,18 @@ class DemoCheckpoint(io.ComfyNode):
                     default="image",
                     tooltip=(
                         "image: pictures of 128 x 128 from a prompt, built like SD1.5. video: clips of 17 frames of "
-                        "128 x 128 from a prompt, built like Wan 2.1; without CLIP vision and ControlNet."
+                        "128 x 128 from a prompt, built like Wan 2.1; without CLIP vision and ControlNet. manganinja: "
+                        "lines coloured after a reference, for MangaNinja Apply."
                     ),
                 ),
             ],
             outputs=[
                 io.Model.Output(
                     display_name="model",
-                    tooltip="For any sampler. image: SD1.5's UNet in miniature. video: Wan 2.1's network in miniature.",
+                    tooltip=(
+                        "For any sampler. image: SD1.5's UNet in miniature. video: Wan 2.1's network in miniature. "
+                        "manganinja: MangaNinja's denoising UNet in miniature."
+                    ),
                 ),
                 io.Clip.Output(display_name="clip", tooltip="Its text encoder; knows the words of the toy world."),
                 io.Vae.Output(
@@ -72,11 +85,14 @@ class DemoCheckpoint(io.ComfyNode):
                 ),
                 io.ClipVision.Output(
                     display_name="clip_vision",
-                    tooltip="For CLIP Vision Encode; recognises a character in another pose. Only with kind image.",
+                    tooltip="For CLIP Vision Encode; recognises a character in another pose. Not with kind video.",
                 ),
                 io.ControlNet.Output(
                     display_name="control_net",
-                    tooltip="For Apply ControlNet; follows white lines on black. Only with kind image.",
+                    tooltip=(
+                        "image: for Apply ControlNet; follows white lines on black. manganinja: for MangaNinja Apply; "
+                        "follows Line Art's control_hint. Not with kind video."
+                    ),
                 ),
             ],
         )
@@ -94,7 +110,7 @@ class DemoCheckpoint(io.ComfyNode):
         try:
             for file_kind, path in paths.items():  # all of them, before time is spent on the first
                 read_metadata(path, file_kind)
-            return io.NodeOutput(*(image_models(paths) if kind == "image" else video_models(paths)))
+            return io.NodeOutput(*MODELS[kind](paths))
         except DemoFileError as error:
             # The editor shows the type's full name, and that of our own begins with the pack's path.
             raise ValueError(str(error)) from error
@@ -125,5 +141,20 @@ def video_models(paths: dict[str, Path]) -> tuple:
         *(NothingThere(NOT_FOR_VIDEO.format(output=output)) for output in ("clip_vision", "control_net")),
     )
 
+
+def manga_ninja_models(paths: dict[str, Path]) -> tuple:
+    """MangaNinja's denoising UNet and ControlNet, between them CLIP, VAE and CLIP_VISION of the image model."""
+    unet, lines = paths["image_unet"], paths["image_controlnet_lineart"]
+    return (
+        demo_manga_ninja.load_model(paths[demo_manga_ninja.DENOISING], unet),
+        load_clip(paths["image_text_encoder"], folder_paths.get_folder_paths("embeddings")),
+        load_vae(paths["image_vae"]),
+        load_clip_vision(paths["image_clip_vision"]),
+        demo_manga_ninja.load_controlnet(paths[demo_manga_ninja.CONTROL], lines, unet),
+    )
+
+
+MODELS = {"image": image_models, "video": video_models, "manganinja": manga_ninja_models}
+"""Choice of 'kind' -> what makes the outputs."""
 
 NODES = [DemoCheckpoint]

@@ -77,7 +77,7 @@ def check_fit(model: object, network: MangaNinja) -> None:
     """Raises MangaNinjaModelError unless a MODEL is an SD1.5 without MangaNinja, for which the files were trained."""
     if has_reference(model):
         raise MangaNinjaModelError("'model' has MangaNinja already. Connect the MODEL from before it.")
-    unet = _checked_unet(model)
+    unet = checked_unet(model)
     theirs, ours = places_of(network.reference.model.diffusion_model), places_of(unet)
     widths, text = (text_width(network.reference), text_width(model))
     if theirs != ours or widths != text:
@@ -89,7 +89,12 @@ def check_fit(model: object, network: MangaNinja) -> None:
     _check_points_fit(unet, network.points.model)
 
 
-def _checked_unet(model: object) -> UNetModel:
+def checked_unet(model: object) -> UNetModel:
+    """The UNet of a MODEL of SD1.5's kind.
+
+    Raises:
+        MangaNinjaModelError: another family.
+    """
     unet = getattr(model.model, "diffusion_model", None)
     use = "Connect MangaNinja's denoising_unet or another SD1.5."
     if not isinstance(unet, UNetModel):
@@ -181,7 +186,7 @@ def with_reference(
     """
     if has_reference(model):
         raise MangaNinjaModelError("'model' has MangaNinja already. Connect the MODEL from before it.")
-    places = places_of(_checked_unet(model))
+    places = places_of(checked_unet(model))
     if {place: tokens.shape[-1] for place, tokens in bank.items()} != places:
         raise MangaNinjaModelError("The bank's self attentions are not those of 'model'.")
     coloured = model.clone()
@@ -266,7 +271,14 @@ class _Reference:
             target = self._of_window(self._embedded("target", height, width, kind), options)
             reference = self._of_window(self._embedded("reference", *self.size, kind), options)
         bank = self._kept(("bank", *kind), lambda: {place: some.to(*kind) for place, some in self.bank.items()})
-        return ReferenceRows(bank, roles, target, reference, self.strength).options(options)
+        window = options.get("context_window")
+        frames = None if window is None else tuple(window.index_list)
+        # One for all steps: it keeps the sums of the bank and the points.
+        rows = self._kept(
+            ("rows", *roles, *latents.shape, *kind, frames),
+            lambda: ReferenceRows(bank, roles, target, reference, self.strength),
+        )
+        return rows.options(options)
 
     def _check_size(self, height: int, width: int) -> None:
         """Points belong to places of the whole picture, so all calls of a run must see all of it."""

@@ -64,7 +64,8 @@ def keep_tokens(bank: dict[Place, Tensor], options: Mapping) -> dict:
 class ReferenceRows:
     """The self attention of one batch.
 
-    A place that the bank lacks is left alone.
+    A place that the bank lacks is left alone. One object may serve all calls of a run, one after the other: sums that
+    do not change are then made once.
     """
 
     bank: Mapping[Place, Tensor]
@@ -85,6 +86,7 @@ class ReferenceRows:
 
     _before: Callable | None = None
     _reading: tuple[int, int] | None = field(default=None, init=False)
+    _behind: dict[Place, tuple[list[Tensor], list[Tensor]]] = field(default_factory=dict, init=False, repr=False)
 
     def options(self, options: Mapping) -> dict:
         """transformer_options of the call; those given are not changed, and what they replace is called, too."""
@@ -105,29 +107,23 @@ class ReferenceRows:
 
     def patch(self, n: Tensor, context: Tensor, value: Tensor, extra: dict) -> tuple[Tensor, Tensor, Tensor]:
         """What queries, keys and values are made from: each as given, with the bank's tokens behind keys and values."""
-        bank = self.bank.get(place_of(extra))
+        place = place_of(extra)
+        bank = self.bank.get(place)
         self._reading = None
         if bank is None or not any(self.roles):
             return n, context, value
         if n.shape[0] != len(self.roles):
             raise ValueError(f"self attention sees {n.shape[0]} rows where {len(self.roles)} were told of.")
-        queries, own, keys, values = [], [], [], []
-        for role, start, end in self.runs:
-            q, k, b = n[start:end], context[start:end], self._of_rows(bank, start, end)
-            values.append(b)
-            if role == WITH_POINTS and self.target:
-                target = self._of_rows(_level(self.target, n), start, end)
-                q, k = q + target, _plus(k, target)
-                b = b + self._of_rows(_level(self.reference, bank), start, end)
-            queries.append(q)
-            own.append(k)
-            keys.append(b)
+        q, k = n, context
+        if WITH_POINTS in self.roles and self.target:
+            level = _level(self.target, n)
+            q = self._with_target(n, level)
+            k = q if context is n else self._with_target(context, level)
+        if place not in self._behind:
+            self._behind[place] = self._bank_of_rows(bank)
+        keys, values = self._behind[place]
         self._reading = context.shape[1], bank.shape[1]
-        return (
-            _joined(queries),
-            torch.cat((_joined(own), _joined(keys)), 1),
-            torch.cat((value, _joined(values)), 1),
-        )
+        return q, _beside(k, keys), _beside(value, values)
 
     def attend(self, function: Callable, q: Tensor, k: Tensor, v: Tensor, heads: int, *args, **how) -> Tensor:
         """Stands for the host's attention: rows without a reference do not see the bank's tokens behind their own."""
@@ -194,9 +190,37 @@ class ReferenceRows:
             spans.append((sees, start, end))
         return spans
 
+    def _bank_of_rows(self, bank: Tensor) -> tuple[list[Tensor], list[Tensor]]:
+        """What of a bank stands behind the keys, and behind the values, of each row of the batch: [L, C] each."""
+        keys: list[Tensor] = []
+        values: list[Tensor] = []
+        for role, start, end in self.runs:
+            rows = self._of_rows(bank, start, end)
+            values += rows.unbind()
+            if role == WITH_POINTS and self.target:
+                points = _level(self.reference, bank)
+                one = bank.shape[0] == points.shape[0] == 1
+                rows = self._of_rows(bank + points, start, end) if one else rows + self._of_rows(points, start, end)
+            keys += rows.unbind()
+        return keys, values
+
+    def _with_target(self, tokens: Tensor, level: Tensor) -> Tensor:
+        """Tokens [B, L, C] with P added to those of the rows WITH_POINTS."""
+        parts = []
+        for role, start, end in self.runs:
+            part = tokens[start:end]
+            parts.append(_plus(part, self._of_rows(level, start, end)) if role == WITH_POINTS else part)
+        return _joined(parts)
+
 
 def _joined(parts: Sequence[Tensor]) -> Tensor:
     return parts[0] if len(parts) == 1 else torch.cat(list(parts))
+
+
+def _beside(own: Tensor, behind: Sequence[Tensor]) -> Tensor:
+    """Tokens [B, L, C] and [M, C] for each row -> [B, L + M, C], written once."""
+    parts = [part for pair in zip(own.unbind(), behind, strict=True) for part in pair]
+    return torch.cat(parts).view(own.shape[0], -1, own.shape[2])
 
 
 def _plus(tokens: Tensor, added: Tensor) -> Tensor:

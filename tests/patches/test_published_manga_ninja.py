@@ -1,0 +1,46 @@
+"""Reference rows in the host's networks, sampled as MangaNinja is, against the authors' loop as it is described."""
+
+import pytest
+import torch
+from papernodes.benchmarks import manga_ninja
+from papernodes.benchmarks.manga_ninja import TINY, Ours, random_networks, random_picture
+
+LATENT, STEPS = 16, 4
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Networks, a picture, and the authors' latent of it."""
+    from papernodes.benchmarks.published_manga_ninja import PublishedMangaNinja
+
+    networks = random_networks(torch.device("cpu"), TINY)
+    picture = random_picture(torch.device("cpu"), TINY, LATENT)
+    return networks, picture, PublishedMangaNinja(*vars(networks).values(), steps=STEPS)(picture)
+
+
+def gap(found, wanted):
+    """The largest difference over the largest value."""
+    return float((found - wanted).abs().max() / wanted.abs().max())
+
+
+def test_the_latent_is_theirs(drawn):
+    networks, picture, wanted = drawn
+    ours = Ours(networks, networks.reference, STEPS)
+    # The authors keep the bank in float16, whose rounding is what is left.
+    assert gap(ours(picture), wanted) < 1e-4
+    assert gap(ours(picture, move=True), wanted) < 1e-4
+
+
+@pytest.mark.parametrize("name", ("reference", "image", "empty", "edge", "target_points", "reference_points"))
+def test_the_latent_depends_on_all_that_it_is_drawn_from(name, drawn):
+    """So that what is compared above could not be left out of both."""
+    networks, picture, wanted = drawn
+    other = manga_ninja.random_picture(torch.device("cpu"), TINY, LATENT)
+    setattr(other, name, getattr(picture, name).flip(-1))
+    assert gap(Ours(networks, networks.reference, STEPS)(other), wanted) > 1e-3
+
+
+def test_the_last_step_ends_at_the_first_trained_one():
+    from papernodes.benchmarks.published_manga_ninja import leading_times
+
+    assert leading_times(50) == list(range(981, 0, -20))
