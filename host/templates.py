@@ -44,12 +44,14 @@ STAND_INS = {
     "ic_light_dragged_light": "light_from_a_side",
     "ic_light_background": "normals_and_detail",
     "relight_video": "environment_light",
+    "manga_ninja_points": "match_points",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
 LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
-    "PaperNodes_ICLightModel", "PaperNodes_MotionModules", "PaperNodes_MotionLoRA",
+    "CLIPVisionLoader", "ControlNetLoader", "PaperNodes_ICLightModel", "PaperNodes_MotionModules",
+    "PaperNodes_MotionLoRA", "PaperNodes_MangaNinjaLoader",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
