@@ -84,17 +84,27 @@ class ColourModels:
             found.append(self._draw(*some, given, scales, steps))
         return torch.cat(found)
 
+    @torch.no_grad()
+    def embed(self, references: Tensor) -> Tensor:
+        """CLIP's embeddings [B, 128] of references [B, 3, H, W]."""
+        return self.vision(pixel_values=preprocess(to_bytes(references)))[2]
+
+    @torch.no_grad()
+    def read(self, latents: Tensor, embeddings: Tensor) -> dict:
+        """The bank of references, see Networks.read_reference."""
+        return self.networks.read_reference(self.reference_unet, latents, embeddings)
+
     def _draw(self, references: Tensor, lines: Tensor, noise: Tensor, maps, scales, steps: int) -> Tensor:
         from papernodes.patches.reference_attention import NO_REFERENCE, REFERENCE, WITH_POINTS
 
         networks, count = self.networks, noise.shape[0]
         roles = [NO_REFERENCE, *([REFERENCE] if any(scales) else []), *([WITH_POINTS] if scales[1] else [])]
-        embeddings = self.vision(pixel_values=preprocess(to_bytes(references)))[2]
+        embeddings = self.embed(references)
         contexts = [networks.nothing.expand(count, -1, -1), *[embeddings[:, None]] * (len(roles) - 1)]
         rows, context = [role for role in roles for _ in range(count)], torch.cat(contexts)
         hint = as_hint(to_bytes(lines)).repeat(len(roles), 1, 1, 1)
         with autocast(self.device):
-            bank = networks.read_reference(self.reference_unet, self.vae.encode(references).float(), embeddings)
+            bank = self.read(self.vae.encode(references).float(), embeddings)
             maps = maps or [torch.zeros_like(lines)] * 2
             points = [networks.embed_points(some) for some in maps]
         levels, sigmas = noise_levels().log(), schedule(SCHEDULER, steps)
