@@ -5,6 +5,9 @@ on a GPU, in float16: the bank of one row, one call for three rows, the guidance
 which are DDIM's; what ComfyUI's sampler does around the networks' calls is left out, but the sums of guidance. The
 reference (published_manga_ninja.py) is timed in float32, as its authors run it, and in float16. Both use PyTorch's
 attention, and PyTorch's defaults for TF32: in convolutions, not in products of matrices.
+
+Kernels launched one by one leave a fast GPU waiting where launches are slow. Runs and steps are therefore timed twice:
+as they are, and captured, both sides' calls recorded as CUDA graphs, which compares the GPU's work.
 """
 
 import argparse
@@ -12,186 +15,21 @@ import copy
 import gc
 import statistics
 import sys
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
 from . import lib
-from .relight import SD15
+from .manga_ninja_run import SIZE, STEPS, TINY, Networks, Ours, random_networks, random_picture
+from .static_run import StaticRun, launches, recorded, static_ours, static_published
 
-STEPS, POINTS = 50, 12
-SIZE = SD15 | {"in_channels": 4}
-TINY = SIZE | {"model_channels": 32, "context_dim": 32}
 CLIP_TEXT, CLIP_VISION, AUTOENCODER = 123_060_480, 303_966_208, 83_653_863
 """Parameters of CLIP ViT-L/14's text model, of its vision model with projection, and of SD1.5's VAE."""
 
 Keep = Callable[[lib.Table], None]
-
-
-@dataclass
-class Networks:
-    """All of MangaNinja but CLIP and VAE."""
-
-    unet: nn.Module
-    reference: nn.Module
-    control: nn.Module
-    points: nn.Module
-
-    def to(self, dtype: torch.dtype) -> "Networks":
-        """Copies in another dtype."""
-        copies = {name: copy.deepcopy(network).to(dtype) for name, network in vars(self).items()}
-        for network in copies.values():
-            network.dtype = dtype
-        return Networks(**copies)
-
-
-@torch.no_grad()
-def random_networks(device: torch.device, config: dict, seed: int = 0) -> Networks:
-    """In float32: norms do nothing yet, weights keep the variance, biases are small."""
-    import comfy.ops
-    from comfy.cldm.cldm import ControlNet
-    from comfy.ldm.modules.diffusionmodules.openaimodel import UNetModel
-    from papernodes.networks.point_net import PointNet
-
-    kind = {"device": device, "dtype": torch.float32}
-    hosts = kind | {"operations": comfy.ops.disable_weight_init}
-    encoder = {name: value for name, value in config.items() if name != "out_channels"}
-    found = Networks(
-        UNetModel(**config, **hosts),
-        UNetModel(**config, **hosts),
-        ControlNet(**encoder, hint_channels=3, **hosts),
-        PointNet([config["model_channels"] * times for times in config["channel_mult"]], **kind),
-    )
-    torch.manual_seed(seed)
-    for network in vars(found).values():
-        network.eval().requires_grad_(False)
-        for name, parameter in network.named_parameters():
-            if parameter.ndim > 1:
-                parameter.normal_(std=parameter[0].numel() ** -0.5)
-            elif name.endswith("bias"):
-                parameter.normal_(std=0.1)
-            else:
-                parameter.fill_(1.0)
-    return found
-
-
-def random_picture(device: torch.device, config: dict, latent: int):
-    """What a run draws from, float32: lines at random, points at random places. See published_manga_ninja.Picture."""
-    from .published_manga_ninja import Picture
-
-    generator = torch.Generator(device).manual_seed(1)
-    pixels = 8 * latent
-
-    def draw(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device)
-
-    def numbered() -> Tensor:
-        found = torch.zeros(1, 1, pixels, pixels, device=device)
-        places = torch.randperm(pixels * pixels, generator=generator, device=device)[:POINTS]
-        found.view(-1)[places] = torch.arange(1.0, POINTS + 1, device=device)
-        return found
-
-    edge = (draw(1, 1, pixels, pixels) > 1.5).float().expand(-1, 3, -1, -1)
-    tokens = (draw(1, 1, config["context_dim"]) for _ in range(2))
-    return Picture(draw(1, 4, latent, latent), draw(1, 4, latent, latent), *tokens, edge, numbered(), numbered())
-
-
-class Ours:
-    """What the nodes run, in the networks' dtype, latents in float32.
-
-    Args:
-        networks: on the device.
-        away: the reference UNet once more, which rests in main memory.
-        steps: of the run.
-        reference_scale, point_scale: MangaNinja's, from which the guider makes its own.
-    """
-
-    def __init__(
-        self,
-        networks: Networks,
-        away: nn.Module,
-        steps: int = STEPS,
-        reference_scale: float = 9.0,
-        point_scale: float = 15.0,
-    ):
-        from .published_manga_ninja import leading_times, signal_shares
-
-        self.networks, self.away = networks, away
-        weight = next(networks.unet.parameters())
-        self.device, self.dtype = weight.device, weight.dtype
-        self.first_scale, self.second_scale = (1 + reference_scale) / 2, point_scale / 2
-        shares = signal_shares()
-        self.times = leading_times(steps)
-        self.sigmas = [((1 - shares[time]) / shares[time]) ** 0.5 for time in [*self.times, 0]]
-
-    @torch.no_grad()
-    def __call__(self, picture, move: bool = False) -> Tensor:
-        """The latent [1, 4, h, w], scaled as the UNet sees it; ``move``: as in ``kept_bank``."""
-        prepared = self.prepare(picture, self.kept_bank(picture, move))
-        x = picture.noise * (1 + self.sigmas[0] ** 2) ** 0.5
-        for number in range(len(self.times)):
-            x = self.step(x, number, *prepared)
-        return x / (1 + self.sigmas[-1] ** 2) ** 0.5
-
-    @torch.no_grad()
-    def kept_bank(self, picture, move: bool = False) -> dict:
-        """The bank in main memory, where ComfyUI keeps what goes from node to node.
-
-        Args:
-            move: the reference UNet comes from main memory and goes back, as it does where memory is short.
-        """
-        reference = self.away.to(self.device) if move else self.networks.reference
-        found = {place: tokens.cpu() for place, tokens in self.bank(picture, reference).items()}
-        if move:
-            self.away.to("cpu")
-        return found
-
-    @torch.no_grad()
-    def bank(self, picture, reference: nn.Module) -> dict:
-        """The reference pass: one row, without noise."""
-        from papernodes.patches.reference_attention import keep_tokens
-
-        found: dict = {}
-        time = torch.zeros(1, device=self.device)
-        inputs = picture.reference.to(self.dtype), time, picture.image.to(self.dtype)
-        reference(*inputs, transformer_options=keep_tokens(found, {}))
-        return found
-
-    @torch.no_grad()
-    def prepare(self, picture, bank: dict) -> tuple:
-        """What stays for a run: the rows' attention, context [3, 1, C] and hint [3, 3, 8 h, 8 w]."""
-        from papernodes.patches.reference_attention import ROLES, ReferenceRows
-
-        maps = picture.target_points, picture.reference_points
-        points = [[tokens.to(self.dtype) for tokens in self.networks.points(drawn)] for drawn in maps]
-        context = torch.cat((picture.empty, picture.image, picture.image)).to(self.dtype)
-        hint = (2 * picture.edge - 1).repeat(3, 1, 1, 1).to(self.dtype)
-        held = {place: tokens.to(self.device, self.dtype) for place, tokens in bank.items()}
-        return ReferenceRows(held, ROLES, *points), context, hint
-
-    @torch.no_grad()
-    def step(self, x: Tensor, number: int, rows, context: Tensor, hint: Tensor) -> Tensor:
-        """One of Euler's steps of a latent [1, 4, h, w] whose noise has the deviation of the step's sigma."""
-        sigma, after = self.sigmas[number : number + 2]
-        batch = torch.cat((x, x, x))
-        inputs = (batch / (sigma**2 + 1) ** 0.5).to(self.dtype)
-        times = torch.full((3,), float(self.times[number]), device=self.device)
-        control = merged(self.networks.control(inputs, hint, times, context))
-        found = self.networks.unet(inputs, times, context, control=control, transformer_options=rows.options({}))
-        plain, referred, pointed = (batch - found.float() * sigma).chunk(3)
-        clean = plain + self.first_scale * (referred - plain) + self.second_scale * (pointed - referred)
-        return x + (x - clean) / sigma * (after - sigma)
-
-
-def merged(found: dict) -> dict:
-    """A ControlNet's result as the host's sampler hands it on, which multiplies by the strength even where it is 1."""
-    for residuals in found.values():
-        for residual in residuals:
-            residual *= 1.0
-    return {"input": [], **found}
+Draw = Callable[[], Tensor]
 
 
 class Setting:
@@ -201,6 +39,7 @@ class Setting:
         self.device, self.tiny = device, tiny
         self.config, self.latent, self.steps = (TINY, 16, 4) if tiny else (SIZE, 64, STEPS)
         self.dtype = torch.float16 if device.type == "cuda" else torch.float32
+        self.dtypes = {"single": torch.float32, "half": self.dtype}
         self.picture = random_picture(device, self.config, self.latent)
         self.half_picture = self.picture.to(self.dtype)
         self.size = "in small" if tiny else "512 x 512"
@@ -295,77 +134,190 @@ def measure_memory(setting: Setting, keep: Keep) -> tuple[Networks, Networks, nn
     return single, half, away
 
 
-def measure_times(setting: Setting, single: Networks, half: Networks, away: nn.Module, keep: Keep) -> tuple:
-    """A table of runs and steps; returns our runs' times in milliseconds, the second with the reference UNet moved."""
-    device, picture, half_picture = setting.device, setting.picture, setting.half_picture
-    ours, theirs, theirs_half = setting.ours(half, away), setting.published(single), setting.published(half)
-    table = lib.Table(
-        name=f"manga-ninja-{device.type}",
-        title=f"MangaNinja, {setting.steps} steps, the reference pass included, {setting.size}, {device.type.upper()}",
-        reference="the authors' loop, transcribed (`benchmarks/published_manga_ninja.py`)",
-        columns=["what", "reference in", "ours", "reference", "ours / reference", "differ by"],
-        facts=lib.facts(device),
-        remarks=[
-            f"Ours in {setting.described(setting.dtype)}. TF32 as PyTorch sets it: convolutions only. Moved: our "
-            "reference UNet comes from pageable main memory and goes back within the run; theirs stays.",
-            "Networks and guidance only: neither side has CLIP, VAE or a sampler's bookkeeping in it. Differ by: the "
-            "largest difference of the two latents over the largest value.",
-        ],
-    )
+class Times:
+    """The table of runs' and steps' times. The calls of a row are named: ours, moved, single and half."""
 
-    def add(what: str, pair: lib.Pair, dtype: torch.dtype, found: Tensor, wanted: Tensor) -> float:
+    def __init__(self, setting: Setting, keep: Keep):
+        self.setting, self.keep, self.worst = setting, keep, 0.0
+        device = setting.device
+        self.table = lib.Table(
+            name=f"manga-ninja-{device.type}",
+            title=f"MangaNinja, {setting.steps} steps, the reference pass included, {setting.size}, "
+            f"{device.type.upper()}",
+            reference="the authors' loop, transcribed (`benchmarks/published_manga_ninja.py`)",
+            columns=["what", "reference in", "ours", "reference", "ours / reference", "differ by"],
+            facts=lib.facts(device),
+            remarks=[
+                f"Ours in {setting.described(setting.dtype)}. TF32 as PyTorch sets it: convolutions only. Moved: our "
+                "reference UNet comes from pageable main memory and goes back within the run; theirs stays.",
+                "Networks and guidance only: neither side has CLIP, VAE or a sampler's bookkeeping in it. Differ by: "
+                "the largest difference of the two latents over the largest value.",
+                "4 pictures: ours in one batch of 12 rows, the reference one after the other, as its authors draw.",
+            ],
+        )
+
+    def add(self, what: str, reference: str, pair: lib.Pair, found: Tensor, wanted: Tensor) -> None:
         gap = float((found.float() - wanted.float()).abs().max() / wanted.float().abs().max())
+        self.worst = max(self.worst, gap)
         shown = [f"{milliseconds:.1f} ms" for milliseconds in (pair.subject, pair.reference)]
-        table.add(what, setting.described(dtype), *shown, f"{1 / pair.ratio:.3f}", f"{gap:.1e}")
-        keep(table)
-        return gap
+        dtype = self.setting.described(self.setting.dtypes[reference])
+        self.table.add(what, dtype, *shown, f"{1 / pair.ratio:.3f}", f"{gap:.1e}")
+        self.keep(self.table)
 
-    made: dict[str, Tensor] = {}
+    def remark(self, text: str) -> None:
+        self.table.remarks.append(text)
+        self.keep(self.table)
 
-    def keeping(name: str, call: Callable[[], Tensor]) -> Callable[[], None]:
-        def kept() -> None:
-            made[name] = call()
+    def add_runs(self, what: str, calls: Mapping[str, Draw]) -> dict[str, list[float]]:
+        """Rows of whole runs, timed in turn, the float32 reference less often; returns each one's milliseconds."""
+        made: dict[str, Tensor] = {}
 
-        return kept
+        def keeping(name: str) -> Callable[[], None]:
+            def kept() -> None:
+                made[name] = calls[name]()
 
-    calls = {
-        "ours": lambda: ours(picture),
-        "moved": lambda: ours(picture, move=True),
-        "single": lambda: theirs(picture),
-        "half": lambda: theirs_half(half_picture),
-    }
-    rounds = lib.in_turn([keeping(name, call) for name, call in calls.items()], device, 1 if setting.tiny else 3, 1)
-    columns = dict(zip(calls, zip(*rounds, strict=True), strict=True))
-    gaps = []
-    for what, subject in (("a run", "ours"), ("a run, moved", "moved")):
-        for reference, dtype in (("single", torch.float32), ("half", setting.dtype)):
-            pair = lib.pair_of(list(zip(columns[subject], columns[reference], strict=True)))
-            gaps.append(add(what, pair, dtype, made[subject], made[reference]))
-    if device.type == "cpu" and max(gaps) > 1e-4:
-        sys.exit(f"manga_ninja: the two runs differ by {max(gaps):.1e}")
+            return kept
 
-    middle = setting.steps // 2
-    prepared = ours.prepare(picture, ours.kept_bank(picture))
-    scale = (1 + ours.sigmas[middle] ** 2) ** 0.5
-    noisy = picture.noise * scale
+        columns: dict[str, list[float]] = {name: [] for name in calls}
+        quick = [name for name in calls if name != "single"]
+        for names, repeats in ((list(calls), 1),) if self.setting.tiny else ((list(calls), 3), (quick, 2)):
+            for taken in lib.in_turn([keeping(name) for name in names], self.setting.device, repeats, 0):
+                for name, milliseconds in zip(names, taken, strict=True):
+                    columns[name].append(milliseconds)
+        for subject in ("ours", "moved"):
+            for reference in ("single", "half"):
+                if subject in calls and reference in calls:
+                    pair = lib.pair_of(list(zip(columns[subject], columns[reference], strict=False)))
+                    shown = f"{what}, moved" if subject == "moved" else what
+                    self.add(shown, reference, pair, made[subject], made[reference])
+        return columns
 
-    def step() -> Tensor:
-        return ours.step(noisy, middle, *prepared)
+    def add_steps(self, what: str, calls: Mapping[str, Draw], repeats: int = 20) -> None:
+        """Rows of steps."""
+        for reference in ("single", "half"):
+            if "ours" in calls and reference in calls:
+                pair = lib.paired(
+                    calls["ours"], calls[reference], self.setting.device, 2 if self.setting.tiny else repeats
+                )
+                self.add(what, reference, pair, calls["ours"](), calls[reference]())
 
-    for network, given, dtype in ((theirs, picture, torch.float32), (theirs_half, half_picture, setting.dtype)):
-        needed, time = network.prepare(given), ours.times[middle]
 
-        def reference(network=network, given=given, time=time, needed=needed) -> Tensor:
-            return network.step(given.noise, time, needed)
+class Sides:
+    """Both sides' runs, and the step in the middle of them, of one picture and of four."""
 
-        pair = lib.paired(step, reference, device, 2 if setting.tiny else 20)
-        after = (1 + ours.sigmas[middle + 1] ** 2) ** 0.5
-        add("a step", pair, dtype, step() / after, reference())
+    def __init__(self, setting: Setting, single: Networks, half: Networks, away: nn.Module):
+        self.setting, self.middle = setting, setting.steps // 2
+        self.ours = setting.ours(half, away)
+        self.theirs = {
+            "single": (setting.published(single), setting.picture),
+            "half": (setting.published(half), setting.half_picture),
+        }
+        self.four = random_picture(setting.device, setting.config, setting.latent, 4)
+        self.each = self.four.to(setting.dtype).split()
+
+    def runs(self) -> dict[str, Draw]:
+        ours, picture = self.ours, self.setting.picture
+        calls: dict[str, Draw] = {"ours": lambda: ours(picture), "moved": lambda: ours(picture, move=True)}
+        for name, (published, given) in self.theirs.items():
+            calls[name] = lambda published=published, given=given: published(given)
+        return calls
+
+    def step_of_ours(self, picture, static: StaticRun | None = None) -> Draw:
+        """A step of ours, by a recorded call where there is one."""
+        ours, number = self.ours, self.middle
+        noisy, row = ours.noisy(picture, number), ours.schedule[number]
+        if static:
+            return lambda: ours.scaled(static.step(noisy, row), number + 1)
+        prepared = ours.prepare(picture, ours.kept_bank(picture))
+        return lambda: ours.scaled(ours.step(noisy, row, prepared), number + 1)
+
+    def step_of_theirs(self, name: str, picture, static: StaticRun | None = None) -> Draw:
+        published, _ = self.theirs[name]
+        row = published.schedule[self.middle]
+        if static:
+            return lambda: static.step(picture.noise, row)
+        prepared = published.prepare(picture)
+        return lambda: published.step(picture.noise, row, prepared)
+
+    def steps(self) -> dict[str, Draw]:
+        calls = {"ours": self.step_of_ours(self.setting.picture)}
+        return calls | {name: self.step_of_theirs(name, given) for name, (_, given) in self.theirs.items()}
+
+    def steps_of_four(self) -> dict[str, Draw]:
+        theirs = [self.step_of_theirs("half", given) for given in self.each]
+        return {"ours": self.step_of_ours(self.four), "half": lambda: torch.cat([step() for step in theirs])}
+
+
+def measure_times(setting: Setting, sides: Sides, times: Times) -> tuple[float, float]:
+    """Rows of runs and steps as they are; returns our runs' milliseconds, the second with the reference UNet moved."""
+    columns = times.add_runs("a run", sides.runs())
+    times.add_steps("a step", sides.steps())
+    times.add_steps("a step, 4 pictures", sides.steps_of_four(), 10)
+    if setting.device.type == "cpu" and times.worst > 1e-4:
+        sys.exit(f"manga_ninja: the two sides differ by {times.worst:.1e}")
     return statistics.median(columns["ours"]), statistics.median(columns["moved"])
 
 
-def measure_pass(setting: Setting, ours: Ours, runs: tuple[float, float], keep: Keep) -> None:
-    """A table of the reference pass' share of a run of ours."""
+def measure_captured(setting: Setting, sides: Sides, times: Times, table: lib.Table, keep: Keep) -> None:
+    """Rows of the same with both sides' calls captured; ``table`` is that of the reference pass."""
+    device, ours = setting.device, sides.ours
+    times.remark(
+        "Captured: both sides' calls recorded as CUDA graphs and replayed, which neither ComfyUI nor the authors do, "
+        "so that the GPU's work is compared and not how fast a machine launches kernels. What a graph uses cannot "
+        "move, so there are no such rows with the reference UNet moved; our bank goes to main memory and back."
+    )
+
+    def captured(what: str, make: Callable[[], object]):
+        try:
+            return make()
+        except RuntimeError as error:
+            print(f"manga_ninja: {what} is not captured: {error}", flush=True)
+            return None
+
+    own = captured("ours", lambda: static_ours(ours, setting.picture))
+    if own is None:
+        return
+    runs: dict[str, Draw] = {"ours": lambda: ours.scaled(own(), setting.steps)}
+    steps = {"ours": sides.step_of_ours(setting.picture, own)}
+    for name, (published, given) in sides.theirs.items():
+        static = captured(
+            f"theirs, {name}", lambda published=published, given=given: static_published(published, given)
+        )
+        if static is not None:
+            runs[name] = lambda static=static: static().clone()
+            steps[name] = sides.step_of_theirs(name, given, static)
+    columns = times.add_runs("a run, captured", runs)
+    times.add_steps("a step, captured", steps)
+    write = captured(
+        "the reference pass", lambda: recorded(lambda: ours.bank(setting.picture, ours.networks.reference), device)
+    )
+    if write is not None:
+        time = statistics.median(milliseconds for (milliseconds,) in lib.in_turn([write], device, 20, 2))
+        whole = statistics.median(columns["ours"])
+        table.add("the pass alone, captured, of a captured run", f"{time:.1f} ms", f"{100 * time / whole:.2f} %")
+        keep(table)
+    own_four = captured("ours, 4 pictures", lambda: static_ours(ours, sides.four))
+    published, _ = sides.theirs["half"]
+    theirs = captured("theirs, 4 pictures", lambda: [static_published(published, given) for given in sides.each])
+    if own_four is not None and theirs is not None:
+        each = [sides.step_of_theirs("half", given, static) for given, static in zip(sides.each, theirs, strict=True)]
+        calls = {
+            "ours": sides.step_of_ours(sides.four, own_four),
+            "half": lambda: torch.cat([step() for step in each]),
+        }
+        times.add_steps("a step, 4 pictures, captured", calls, 10)
+
+
+def count_launches(sides: Sides, times: Times) -> None:
+    """A remark on how many kernels a step has."""
+    names = {"ours": "ours", "single": "the reference in float32", "half": "the reference in float16"}
+    counts = {names[name]: launches(call) for name, call in sides.steps().items()}
+    if all(counts.values()):
+        times.remark("Kernels in a step: " + ", ".join(f"{name} {count:,}" for name, count in counts.items()) + ".")
+
+
+def measure_pass(setting: Setting, ours: Ours, runs: tuple[float, float], keep: Keep) -> lib.Table:
+    """A table of the reference pass' share of a run of ours, which is returned."""
     device, picture = setting.device, setting.picture
     run, moved = runs
     table = lib.Table(
@@ -394,14 +346,19 @@ def measure_pass(setting: Setting, ours: Ours, runs: tuple[float, float], keep: 
         time = statistics.median(milliseconds for (milliseconds,) in taken)
         table.add(what, f"{time:.1f} ms", f"{100 * time / whole:.2f} %")
         keep(table)
+    return table
 
 
 def run(device: torch.device, tiny: bool, keep: Keep) -> None:
     """All tables; ``keep`` is handed each of them whenever it has a new row."""
     setting = Setting(device, tiny)
     single, half, away = measure_memory(setting, keep)
-    runs = measure_times(setting, single, half, away, keep)
-    measure_pass(setting, setting.ours(half, away), runs, keep)
+    sides, times = Sides(setting, single, half, away), Times(setting, keep)
+    runs = measure_times(setting, sides, times)
+    table = measure_pass(setting, sides.ours, runs, keep)
+    if device.type == "cuda":
+        measure_captured(setting, sides, times, table, keep)
+        count_launches(sides, times)
 
 
 def main() -> None:

@@ -68,6 +68,11 @@ class Picture:
         """In another dtype."""
         return Picture(**{name: tensor.to(dtype) for name, tensor in vars(self).items()})
 
+    def split(self) -> "list[Picture]":
+        """Pictures of one row each, of a batch."""
+        rows = zip(*(tensor.split(1) for tensor in vars(self).values()), strict=True)
+        return [Picture(*row) for row in rows]
+
 
 @dataclass
 class Prepared:
@@ -112,16 +117,23 @@ class PublishedMangaNinja:
         point_scale: float = 15.0,
     ):
         self.unet, self.reference, self.control, self.points = unet, reference, control, points
-        self.steps, self.reference_scale, self.point_scale = steps, reference_scale, point_scale
-        self.shares = signal_shares()
+        self.reference_scale, self.point_scale = reference_scale, point_scale
+        shares = signal_shares()
+        # The last step goes to the first of the trained steps, not to a picture without noise.
+        pairs = [(time, shares[time], shares[max(time - TRAINED_STEPS // steps, 0)]) for time in leading_times(steps)]
+        self.schedule = torch.tensor(
+            [[time, share**0.5, (1 - share) ** 0.5, after**0.5, (1 - after) ** 0.5] for time, share, after in pairs],
+            device=next(unet.parameters()).device,
+        )
+        """[steps, 5]: time, then the factors of the picture and of the noise, before a step and after it."""
 
     @torch.no_grad()
     def __call__(self, picture: Picture) -> Tensor:
         """The latent [1, 4, h, w], scaled as the UNet sees it."""
         prepared = self.prepare(picture)
         x = picture.noise
-        for time in leading_times(self.steps):
-            x = self.step(x, time, prepared)
+        for row in self.schedule:
+            x = self.step(x, row, prepared)
         return x
 
     @torch.no_grad()
@@ -146,25 +158,24 @@ class PublishedMangaNinja:
             return attention(block.attn1, n, n, n)
 
         rows = latent.repeat(3, 1, 1, 1)
-        run_unet(self.reference, rows, times_of(0, rows), context, attend, head=False)
+        run_unet(self.reference, rows, torch.zeros(len(rows), device=rows.device), context, attend, head=False)
         return [n.to(torch.float16) for n in seen]
 
     @torch.no_grad()
-    def step(self, x: Tensor, time: int, prepared: Prepared) -> Tensor:
-        """One step of DDIM without noise: [1, 4, h, w] at ``time`` -> at the next."""
+    def step(self, x: Tensor, row: Tensor, prepared: Prepared) -> Tensor:
+        """One step of DDIM without noise: [1, 4, h, w] at the time of a row of ``schedule`` -> at the next."""
         rows = x.repeat(3, 1, 1, 1)
-        times = times_of(time, rows)
+        times = row[0].expand(3)
         residuals = run_control(self.control, rows, prepared.hint, times, prepared.context)
         attend = read(iter(prepared.banks), prepared.target, prepared.reference)
         plain, referred, pointed = run_unet(self.unet, rows, times, prepared.context, attend, residuals).chunk(3)
         first = plain + self.reference_scale * (referred - plain)
         second = referred + self.point_scale * (pointed - referred)
         noise = (first + second) / 2
-        share = self.shares[time]
-        # The last step goes to the first of the trained steps, not to a picture without noise.
-        after = self.shares[max(time - TRAINED_STEPS // self.steps, 0)]
-        clean = (x - (1 - share) ** 0.5 * noise) / share**0.5
-        return after**0.5 * clean + (1 - after) ** 0.5 * noise
+        # In float32, whatever the networks' dtype.
+        signal, spread, signal_after, spread_after = row[1:].view(-1, 1, 1, 1, 1)
+        clean = (x - spread * noise) / signal
+        return (signal_after * clean + spread_after * noise).to(x.dtype)
 
 
 def read(banks: Iterator[Tensor], target: Sequence[Tensor], reference: Sequence[Tensor]) -> SelfAttention:
@@ -190,11 +201,6 @@ def read(banks: Iterator[Tensor], target: Sequence[Tensor], reference: Sequence[
         return torch.cat((plain, referred, pointed))
 
     return attend
-
-
-def times_of(time: int, rows: Tensor) -> Tensor:
-    """float32 [B]."""
-    return torch.full((rows.shape[0],), float(time), device=rows.device)
 
 
 def attention(layer: nn.Module, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
