@@ -43,7 +43,7 @@ def test_twins_differ_in_nothing_but_their_colours(combinations):
     asked = torch.arange(200) % 2 == 0
     found, changed = with_twins(drawn, asked, combinations)
     assert (
-        10 < int(changed.sum())
+        int(changed.sum()) > (1 if combinations == "held_out" else 10)
         and not bool((changed & ~asked).any())
         and not bool((changed & (found.count == 1)).any())
     )
@@ -147,7 +147,8 @@ def begun():
 def files(begun, tmp_path_factory):
     folder = tmp_path_factory.mktemp("manga")
     for kind, state in begun[2].items():
-        demo_format.save(folder / f"{kind}.safetensors", state, {"kind": kind})
+        begun_at = {"steps": "0", "training_seconds": "0"}
+        demo_format.save(folder / f"{kind}.safetensors", state, {"kind": kind, **begun_at})
     return folder
 
 
@@ -175,9 +176,10 @@ def test_files_become_what_is_published(files):
     """Under diffusers' names, by the door through which published files go."""
     state = checkpoints.read_weights(files / f"{REFERENCE}.safetensors")
     names = set(diffusers_names(UNET_CONFIG).values()) - set(HEAD)
-    assert state.keys() == names and len(names) == 682
+    # SD1.5's 682 but for the convolution that widens between two levels as wide as each other here.
+    assert state.keys() == names and len(names) == 680
     config, weights = reference_weights("file", state)
-    assert config is UNET_CONFIG and len(weights) == 682
+    assert config is UNET_CONFIG and len(weights) == 680
     points = checkpoints.read_weights(files / f"{POINTS}.safetensors")
     assert len(points) == 12
     network = read_point_net("file", points)
