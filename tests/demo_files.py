@@ -88,8 +88,24 @@ def write_video_files(folder: Path) -> dict[str, Path]:
     return paths
 
 
+def write_manga_ninja_files(folder: Path) -> dict[str, Path]:
+    """The same for MangaNinja's four, on the image model's."""
+    from papernodes.networks import demo_controlnet, demo_format, demo_manga_ninja
+
+    unet, _ = demo_format.load(folder / "image_unet.safetensors", "image_unet")
+    lines, _ = demo_format.load(folder / "image_controlnet_lineart.safetensors", "image_controlnet_lineart")
+    paths = {}
+    for seed, kind in enumerate(demo_manga_ninja.KINDS):
+        lines_of = demo_controlnet.assemble(lines, unet) if kind == demo_manga_ninja.CONTROL else None
+        state = demo_manga_ninja.initial(kind, seed, lines_of)
+        state = {name: torch.full_like(some, 0.01) if "lora_B" in name else some for name, some in state.items()}
+        paths[kind] = folder / f"{kind}.safetensors"
+        demo_format.save(paths[kind], state, {"kind": kind, "steps": "0", "training_seconds": "0"})
+    return paths
+
+
 @pytest.fixture(scope="session")
 def demo_files(tmp_path_factory) -> dict[str, Path]:
     """Kind -> file with random weights; copy a file before damaging it."""
     folder = tmp_path_factory.mktemp("demo")
-    return write_demo_files(folder) | write_video_files(folder)
+    return write_demo_files(folder) | write_video_files(folder) | write_manga_ninja_files(folder)

@@ -47,6 +47,8 @@ def copied(folder, tmp_path, monkeypatch):
         monkeypatch.setattr(demo_checkpoint, name, fail)
     for name in ("load_model", "load_clip", "load_vae"):
         monkeypatch.setattr(demo_checkpoint.demo_video, name, fail)
+    for name in ("load_model", "load_controlnet"):
+        monkeypatch.setattr(demo_checkpoint.demo_manga_ninja, name, fail)
     return tmp_path
 
 
@@ -102,7 +104,7 @@ def test_sockets_are_the_stock_ones():
     schema = DemoCheckpoint.GET_SCHEMA()
     assert [output.io_type for output in schema.outputs] == ["MODEL", "CLIP", "VAE", "CLIP_VISION", "CONTROL_NET"]
     assert [item.id for item in schema.inputs] == ["kind"]
-    assert schema.inputs[0].options == ["image", "video"]
+    assert schema.inputs[0].options == ["image", "video", "manganinja"]
 
 
 @pytest.mark.parametrize("prompt", ["", " ", ",,,", "red " * 74])
@@ -222,7 +224,7 @@ def test_two_loads_agree_and_are_apart(loaded):
 
 @pytest.mark.parametrize("kind", ["film", "", None, "../image"])
 def test_unknown_kinds(kind):
-    with pytest.raises(ValueError, match=r"'kind' is .*; expected one of: image, video\."):
+    with pytest.raises(ValueError, match=r"'kind' is .*; expected one of: image, video, manganinja\."):
         DemoCheckpoint.execute(kind)
 
 
@@ -263,9 +265,22 @@ def test_exchanged_files(copied):
 def test_the_fingerprint_follows_the_files(copied, kind):
     before = DemoCheckpoint.fingerprint_inputs(kind)
     assert DemoCheckpoint.fingerprint_inputs(kind) == before
-    with (copied / f"{kind}_vae.safetensors").open("ab") as file:
+    with (copied / f"{FILES[kind][0]}.safetensors").open("ab") as file:
         file.write(b"x")
     assert DemoCheckpoint.fingerprint_inputs(kind) != before
+
+
+def test_what_the_manganinja_kind_gives(loaded, folder):
+    """MangaNinja's own UNet and ControlNet; the others are the image model's."""
+    model, clip, vae, vision, control_net = DemoCheckpoint.execute("manganinja").args
+    assert type(model.model) is type(loaded[0].model) and model.model is not loaded[0].model
+    own, image = (some.model.diffusion_model.state_dict() for some in (model, loaded[0]))
+    assert own.keys() == image.keys() and any(not torch.equal(own[name], image[name]) for name in own)
+    control, lines = (some.control_model.state_dict() for some in (control_net, loaded[4]))
+    assert control.keys() == lines.keys() and any(not torch.equal(control[name], lines[name]) for name in control)
+    for some, other in ((vae, loaded[2]), (vision, loaded[3])):
+        assert type(some) is type(other)
+    assert torch.equal(encode(clip, "a red ball")[0][0], encode(loaded[1], "a red ball")[0][0])
 
 
 @pytest.fixture(scope="module")
