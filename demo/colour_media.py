@@ -1,8 +1,8 @@
 """Draws the pictures of demo/media that MangaNinja's templates begin with: ``python -m demo.colour_media``.
 
 toy_twins.png shows two characters that differ in nothing but their colours, toy_twins_lines.png is line art of both in
-another pose. toy_sheet.png shows the two characters of a clip, of which toy_clip_lines.webp has the lines and
-toy_clip_grey.webp the brightness. All are as large as the demonstration models draw.
+another pose. toy_sheet.png shows the two characters of a clip, of which toy_clip_lines.gif has the lines and
+toy_clip_grey.gif the brightness. All are as large as the demonstration models draw.
 """
 
 from dataclasses import replace
@@ -46,18 +46,18 @@ def clip() -> tuple[Scenes, Scenes]:
 
 
 def to_images(frames: Tensor) -> list[Image.Image]:
-    """Pictures of float32 [T, 1 or 3, H, W]."""
-    shown = (frames.expand(-1, 3, -1, -1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
-    return [Image.fromarray(frame) for frame in shown]
+    """Pictures of float32 [T, 1 or 3, H, W], in grey or in colour."""
+    shown = (frames * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    return [Image.fromarray(frame[..., 0] if frame.shape[-1] == 1 else frame) for frame in shown]
 
 
 def write(name: str, frames: Tensor) -> None:
-    """Write a picture, or a clip of 8 frames a second without losses."""
+    """Write a picture, or a grey clip of 8 frames a second: a GIF has as many colours as there are greys."""
     first, *others = to_images(frames)
     if others:
-        first.save(MEDIA / name, save_all=True, append_images=others, duration=125, loop=0, lossless=True, method=6)
+        first.save(MEDIA / name, save_all=True, append_images=others, duration=125, loop=0, optimize=False)
     else:
-        first.save(MEDIA / name, optimize=True)
+        first.convert("RGB").save(MEDIA / name, optimize=True)
 
 
 def main() -> None:
@@ -68,9 +68,9 @@ def main() -> None:
     sheet, moving = clip()
     write("toy_sheet.png", render(sheet, SIZE, SIZE).frames[0])
     drawn = render(moving, SIZE, SIZE, layers=("frames", "lines"))
-    write("toy_clip_lines.webp", drawn.lines[0])
+    write("toy_clip_lines.gif", drawn.lines[0])
     weights = torch.tensor(BRIGHTNESS)[:, None, None]
-    write("toy_clip_grey.webp", (drawn.frames[0] * weights).sum(1, keepdim=True))
+    write("toy_clip_grey.gif", (drawn.frames[0] * weights).sum(1, keepdim=True))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from demo.story_pictures import save
 from kernels.matched_points import parse_points, point_map
 
 GRAPH = "demo_manga_ninja"
-ROLE_SCALES = ((1, 1), (3, 8), (9, 15), (20, 30))
+ROLE_SCALES = ((1, 1), (3, 4), (9, 15), (20, 30))
 """Of reference and points, for the guider's picture; the third are the authors'."""
 
 README_SEED, TWINS_SEED, COLUMNS = 821_000_003, 821_000_004, 4

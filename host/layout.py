@@ -17,7 +17,7 @@ BASE_DIRECTORY = WORKSPACE / "base"
 LOGS = WORKSPACE / "logs"
 RUNS = WORKSPACE / "runs"
 
-MEDIA_SUFFIXES = (".mp4", ".safetensors", ".png", ".jpg", ".hdr")
+MEDIA_SUFFIXES = (".mp4", ".safetensors", ".png", ".jpg", ".hdr", ".gif")
 """Of the files in demo/media that are not about it but in it."""
 
 

@@ -45,6 +45,7 @@ STAND_INS = {
     "ic_light_background": "normals_and_detail",
     "relight_video": "environment_light",
     "manga_ninja_points": "match_points",
+    "manga_ninja_clip": "demo_colour_clip",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
@@ -204,6 +205,10 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([start_picture(name), drawn[0]] if name == "demo_line_art" else list(drawn[:2]))
     if "Save steady pictures" in pictures:
         return slices([start_picture(name), pictures["Save steady pictures"][0]])
+    if "Save coloured pictures" in pictures:
+        coloured = pictures["Save coloured pictures"]
+        given = [start_picture(name, title) for title in ("Reference", "Line art")]
+        return slices([*given, coloured[len(coloured) // 2]])
     if "Save story sheet" in pictures:
         return whole(pictures["Save story sheet"][0])
     if "Save matched pictures" in pictures:

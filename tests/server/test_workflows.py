@@ -59,6 +59,8 @@ EXPECTED: dict[str, dict[str, int]] = {
     "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
+    "demo_manga_ninja": {"Save coloured pictures": 1},
+    "demo_colour_clip": {"Save coloured pictures": 12, "Save pictures as drawn": 12},
     "light_from_a_side": {"Save pictures": 1, "Save pictures of light": 1},
     "line_art_of_a_picture": {"Save pictures": 1, "Save pictures of lines": 1},
     "match_points": {"Save matched pictures": 1},
