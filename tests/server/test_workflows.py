@@ -66,6 +66,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
     "recolour_clip": {"Save steady pictures": 9, "Save pictures as drawn": 9},
     "story_sheet": {"Save story sheet": 1},
+    "suggest_points": {"Save matched pictures": 1, "Save pictures matched by lines": 1},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
 }
 
