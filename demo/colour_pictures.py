@@ -1,18 +1,19 @@
-"""Draws the pictures of Line Art, Match Points, Luma Replace and Chroma Smooth in web/docs.
+"""Draws the pictures of Line Art, Match Points, Suggest Points, Luma Replace and Chroma Smooth in web/docs.
 
-``python -m demo.colour_pictures``. Of Match Points it is its template's pictures and pairs, of the others what the
-template recolour_clip makes, with torch's own noise; prints how much brightness and colour change from a frame to the
-next along the motion.
+``python -m demo.colour_pictures [points]``. Of Match Points it is its template's pictures and pairs, of Suggest Points
+what its template finds, of the others what the template recolour_clip makes, with torch's own noise; prints how much
+brightness and colour change from a frame to the next along the motion. With ``points`` only those of pairs are drawn.
 """
 
 import json
+import sys
 
 import torch
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import to_tensor
 
-from demo.bare_machine import use_host
+from demo.bare_machine import use_host, use_pack
 from demo.eval.image_models import CHECKPOINTS, SIZE, ImageModels, schedule
 from demo.help_pictures import ROOT
 from demo.media_pictures import MEDIA, TOY_SIZE
@@ -80,11 +81,40 @@ def matches() -> list[Tensor]:
     return [match_picture(*shown, pairs)[0], match_picture(*maps, none)[0]]
 
 
+def suggestions() -> list[Tensor]:
+    """The template's pictures with the pairs that it finds, by features and by keypoints, each [H, W, 3]."""
+    from papernodes.nodes.demo_checkpoint import DemoCheckpoint
+    from papernodes.nodes.manga_ninja import MangaNinjaLoader
+    from papernodes.nodes.suggest_points import SuggestPoints
+
+    (files,) = MangaNinjaLoader.execute(**inputs_of("MangaNinja Loader", "suggest_points")).args
+    vae = DemoCheckpoint.execute(**inputs_of("Demo Checkpoint", "suggest_points")).args[2]
+    found = []
+    for title, target, more in (
+        ("By features", "Target", {"manga_ninja": files, "vae": vae}),
+        ("By keypoints", "Line art", {}),
+    ):
+        shown = [
+            to_tensor(Image.open(MEDIA / inputs_of(name, "suggest_points")["image"]).convert("RGB"))[None]
+            for name in ("Reference", target)
+        ]
+        reference, asked = (some.movedim(1, -1) for some in shown)
+        given = {
+            name: value for name, value in inputs_of(title, "suggest_points").items() if not isinstance(value, list)
+        }
+        found.append(SuggestPoints.execute(**given | more | {"reference": reference, "target": asked}).args[1][0])
+    return found
+
+
 def main() -> None:
     """Draws all of them."""
-    save("MatchPoints", matches(), ["", ""], 1)
-    save("LineArt", [*lines_of("toy_scene.png", 2.0), *lines_of("coffee.jpg", 1.0)], ["picture", *METHODS] * 2, 3)
     use_host()
+    use_pack()
+    save("MatchPoints", matches(), ["", ""], 1)
+    save("SuggestPoints", suggestions(), ["features of a UNet", "keypoints, the lines of both"], 1)
+    if sys.argv[1:] == ["points"]:
+        return
+    save("LineArt", [*lines_of("toy_scene.png", 2.0), *lines_of("coffee.jpg", 1.0)], ["picture", *METHODS] * 2, 3)
     models = ImageModels(CHECKPOINTS, torch.device("cpu"), sampler="dpmpp_2m")
     picture = Image.open(MEDIA / "toy_scene.png").convert("RGB").resize((SIZE, SIZE), Image.Resampling.LANCZOS)
     drag = inputs_of("Cut And Drag")

@@ -6,7 +6,8 @@ Environment Light lights: a place all the way round in linear light, and a sun f
 toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is one character of another scene, the
 rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
 place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
-art of toy_scene.png's characters in another pose, which points are matched on.
+art of toy_scene.png's characters in another pose, which points are matched on; toy_reposed.png shows them so, before
+another background.
 """
 
 import math
@@ -69,6 +70,11 @@ def reposed_scene():
     return repose(toy_scene(), POSE_SEED, scenery=False)
 
 
+def elsewhere_scene():
+    """They in that pose, before another background and in another light."""
+    return repose(toy_scene(), POSE_SEED)
+
+
 def write_lines(scene, size: int, name: str) -> None:
     """Write white lines of a scene on black."""
     lines = render(scene, size, size, layers=("lines",)).lines[0, 0, 0]
@@ -99,8 +105,9 @@ def main() -> None:
     write_lines(scene, SMALL_SIZE, "line_art.png")
     write_lines(reposed_scene(), TOY_SIZE, "toy_reposed_lines.png")
     toy = toy_scene()
-    frame = render(toy, TOY_SIZE, TOY_SIZE).frames[0, 0]
-    Image.fromarray((frame * 255).round().byte().permute(1, 2, 0).numpy()).save(MEDIA / "toy_scene.png", optimize=True)
+    for shown, name in ((toy, "toy_scene.png"), (elsewhere_scene(), "toy_reposed.png")):
+        frame = (render(shown, TOY_SIZE, TOY_SIZE).frames[0, 0] * 255).round().byte().permute(1, 2, 0)
+        Image.fromarray(frame.numpy()).save(MEDIA / name, optimize=True)
     normals = render(toy, TOY_SIZE, TOY_SIZE, layers=("normals",)).normals[0, 0].movedim(0, -1)
     coded = normal_picture(normals * torch.tensor([1.0, -1.0, 1.0]))  # the renderer's y points down
     Image.fromarray((coded * 255).round().byte().numpy()).save(MEDIA / "toy_normals.png", optimize=True)

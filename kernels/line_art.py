@@ -105,18 +105,24 @@ def lines_of_line_art(pictures: Tensor, polarity: str = POLARITIES[0]) -> Tensor
 
 
 COLOURED = 0.06
-"""From this mean difference between a picture's channels on it is no line art."""
+"""From this mean difference between the channels on, of a picture or of what is on its ground, it is no line art."""
 
 MOST_GROUND = 0.5
 """Share of line art that is as bright as its ground, at least."""
 
 
 def is_line_art(picture: Tensor) -> bool:
-    """Whether a picture float32 [H, W, 3], 0..1, looks like line art: hardly any colour, most of it an even ground."""
-    colour = (picture.amax(-1) - picture.amin(-1)).mean()
+    """Whether a picture float32 [H, W, 3], 0..1, looks like line art: hardly any colour, most of it an even ground.
+
+    A blank picture does. A small coloured figure on white paper does not.
+    """
+    colour = picture.amax(-1) - picture.amin(-1)
     bright = brightness(picture[None])[0, 0]
     ground = (bright - bright.median()).abs() < LEAST_CONTRAST
-    return bool(colour < COLOURED) and float(ground.float().mean()) >= MOST_GROUND
+    if float(ground.float().mean()) < MOST_GROUND or float(colour.mean()) >= COLOURED:
+        return False
+    drawn = colour[~ground]
+    return not drawn.numel() or float(drawn.mean()) < COLOURED
 
 
 def without_faint(lines: Tensor, threshold: float = THRESHOLD) -> Tensor:

@@ -18,19 +18,33 @@ AROUND = 2
 RATIO = 0.85
 """Of keypoints: how much nearer the nearest must be than the second nearest."""
 
+NOISE = 0.05
+"""Added to both: descriptors of one thing are so far apart, and of its copies none is nearer; those of others 0.5."""
+
 QUERIES_AT_ONCE = 1 << 24
 """Similarities that are held together."""
+
+MOST_KEYPOINTS = 8192
+"""Of a picture; of more the clearest are compared."""
+
+FLAT = 1e-4
+"""A cell that is no farther from the mean, in parts of how large features are, has nothing of its own."""
 
 NOTHING = torch.zeros(0, 2)
 
 
 def match_features(
-    reference: Tensor, target: Tensor, most: int = 8, least: float = 0.0, spacing: float = 0.08
+    reference: Tensor,
+    target: Tensor,
+    most: int = 8,
+    least: float = 0.0,
+    spacing: float = 0.08,
+    mask: Tensor | None = None,
 ) -> Pairs:
     """Pairs of cells that are each other's nearest, surest first.
 
     The similarity is the cosine of what a cell's feature has beyond its picture's mean. A pair's confidence is by how
-    much the similarity exceeds that of the best cell elsewhere in the target, over what is left to 1.
+    much the similarity exceeds that of the best cell elsewhere in the target (0 at least), over what is left to 1.
 
     Args:
         reference: float32 [C, h, w].
@@ -38,6 +52,7 @@ def match_features(
         most: pairs at most, 1..MOST_PAIRS.
         least: confidence at least, 0..1.
         spacing: between points in either picture, in fractions of its longer side; of nearer ones the surest stays.
+        mask: [H, W] of any size, over 0.5 where in the reference points may be; None = anywhere.
 
     Returns:
         Pairs on the CPU, with confidence; none where nothing matches.
@@ -55,37 +70,50 @@ def match_features(
     there = _nearest(known, asked)[0]
     back = _nearest(asked, known)[0]
     cells = torch.arange(known.shape[0], device=known.device)
-    mutual = back[there] == cells
-    cells = cells[mutual]
+    # Of a cell without anything of its own the similarity to all is 0, and the nearest one means nothing.
+    alike = (known * asked[there]).sum(1) > 0
+    cells = cells[(back[there] == cells) & alike]
     if not cells.numel():
         return Pairs(NOTHING, NOTHING, torch.zeros(0))
     best, similarity, second = _nearest(known[cells], asked, target.shape[1:])
-    confidence = ((similarity - second) / (1 - second).clamp_min(1e-6)).clamp(0, 1) * (similarity > 0)
+    second = second.clamp_min(0)
+    confidence = ((similarity - second) / (1 - second).clamp_min(1e-6)).clamp(0, 1)
     places = [_middles(some, shape) for some, shape in ((cells, reference.shape), (best, target.shape))]
     sizes = [_proportions(shape[1], shape[2]) for shape in (reference.shape, target.shape)]
-    return _spread(*places, confidence, sizes, most, least, spacing)
+    return _spread(*places, confidence, sizes, most, least, spacing, mask)
 
 
 def match_keypoints(
-    reference: Tensor, target: Tensor, most: int = 8, least: float = 0.0, spacing: float = 0.08
+    reference: Tensor,
+    target: Tensor,
+    most: int = 8,
+    least: float = 0.0,
+    spacing: float = 0.08,
+    mask: Tensor | None = None,
 ) -> Pairs:
     """Pairs of SIFT keypoints that are each other's nearest and clearly nearer than the second.
 
     Args:
         reference, target: float32 [H, W] grey pictures, 0..1, of any sizes.
-        most, least, spacing: as in match_features; the confidence is 1 - (distance / second distance).
+        most, least, spacing, mask: as in match_features; the confidence is 1 - (distance / second distance), and under
+            1 - RATIO there are no pairs.
 
     Returns:
         As match_features.
 
     Raises:
-        ValueError: numbers out of range.
+        ValueError: shapes that are no grey pictures, or numbers out of range.
         ImportError: OpenCV is not installed.
     """
+    if reference.ndim != 2 or target.ndim != 2:
+        raise ValueError(
+            f"reference and target have shapes {list(reference.shape)} and {list(target.shape)}; expected [height, "
+            "width] each."
+        )
     _check(most, least, spacing)
     import cv2
 
-    detector, found = cv2.SIFT_create(contrastThreshold=0.02), []
+    detector, found = cv2.SIFT_create(nfeatures=MOST_KEYPOINTS, contrastThreshold=0.02), []
     for picture in (reference, target):
         grey = (picture.clamp(0, 1) * 255).round().to(torch.uint8).cpu().numpy()
         points, descriptors = detector.detectAndCompute(grey, None)
@@ -99,11 +127,11 @@ def match_keypoints(
         found.append((places.clamp(0, 1), (values / values.sum(1, keepdim=True).clamp_min(1e-6)).sqrt()))
     distances = torch.cdist(found[0][1], found[1][1])
     near, there = distances.topk(2, 1, largest=False)
-    ratio = near[:, 0] / near[:, 1].clamp_min(1e-6)
+    ratio = (near[:, 0] + NOISE) / (near[:, 1] + NOISE)
     kept = (distances.argmin(0)[there[:, 0]] == torch.arange(len(there))) & (ratio < RATIO)
     places = found[0][0][kept], found[1][0][there[kept, 0]]
     sizes = [_proportions(*some.shape) for some in (reference, target)]
-    return _spread(*places, 1 - ratio[kept], sizes, most, least, spacing)
+    return _spread(*places, 1 - ratio[kept], sizes, most, least, spacing, mask)
 
 
 def _check(most: int, least: float, spacing: float) -> None:
@@ -114,9 +142,11 @@ def _check(most: int, least: float, spacing: float) -> None:
 
 
 def _directions(features: Tensor) -> Tensor:
-    """[cells, C]: unit vectors of what each cell has beyond the mean."""
+    """[cells, C]: unit vectors of what each cell has beyond the mean; zeros where that is nothing but rounding."""
     cells = features.flatten(1).T.float()
-    return F.normalize(cells - cells.mean(0), dim=1)
+    beyond = cells - cells.mean(0)
+    own = beyond.norm(dim=1, keepdim=True) > FLAT * cells.norm(dim=1).mean()
+    return F.normalize(beyond, dim=1) * own
 
 
 def _nearest(queries: Tensor, keys: Tensor, shape: tuple[int, int] | None = None) -> tuple[Tensor, Tensor, Tensor]:
@@ -146,11 +176,28 @@ def _proportions(height: int, width: int) -> Tensor:
     return torch.tensor([width, height], dtype=torch.float32) / max(height, width)
 
 
+def _within(places: Tensor, mask: Tensor) -> Tensor:
+    """bool [N]: which places [N, 2] are where a mask [H, W] is over 0.5."""
+    size = torch.tensor([mask.shape[1], mask.shape[0]])
+    columns, rows = (places * size).long().minimum(size - 1).unbind(-1)
+    return mask.cpu()[rows, columns] > 0.5
+
+
 def _spread(
-    reference: Tensor, target: Tensor, confidence: Tensor, sizes: list[Tensor], most: int, least: float, spacing: float
+    reference: Tensor,
+    target: Tensor,
+    confidence: Tensor,
+    sizes: list[Tensor],
+    most: int,
+    least: float,
+    spacing: float,
+    mask: Tensor | None,
 ) -> Pairs:
-    """The surest pairs that keep their distance from surer ones."""
+    """The surest pairs within the mask that keep their distance from surer ones."""
     confidence = confidence.cpu()
+    if mask is not None:
+        inside = _within(reference, mask)
+        reference, target, confidence = reference[inside], target[inside], confidence[inside]
     kept: list[int] = []
     for pair in confidence.argsort(descending=True, stable=True).tolist():
         if float(confidence[pair]) < least or len(kept) == most:

@@ -23,6 +23,7 @@ MODULES = (
     "line_art",
     "luma",
     "match_points",
+    "suggest_points",
     "manga_ninja",
     "demo_checkpoint",
 )

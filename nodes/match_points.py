@@ -11,7 +11,7 @@ from torch import Tensor
 from ..kernels.flow import Flow
 from ..kernels.match_picture import match_picture
 from ..kernels.matched_points import MOST_PAIRS, carried_along, parse_points
-from .sockets import CATEGORY_COLOUR, PnFlow, PnPoints, check_flow, check_pictures
+from .sockets import CATEGORY_COLOUR, PnFlow, PnPoints, check_flow, check_one_picture, check_pictures
 
 NOTHING = '{"version": 1, "points": []}'
 
@@ -76,12 +76,7 @@ class MatchPoints(io.ComfyNode):
 
     @classmethod
     def execute(cls, reference: Tensor, target: Tensor, points: str, flow: Flow | None = None) -> io.NodeOutput:
-        reference, target = check_pictures(reference, "reference"), check_pictures(target, "target")
-        if reference.shape[0] != 1:
-            raise ValueError(
-                f"'reference' holds {reference.shape[0]} pictures; expected one. Put ImageFromBatch between to choose "
-                "it."
-            )
+        reference, target = check_one_picture(reference, "reference"), check_pictures(target, "target")
         found = parse_points(points)
         if flow is not None:
             check_flow(flow)

@@ -153,6 +153,20 @@ def check_pictures(image: Tensor, name: str) -> Tensor:
     return image[..., :3].float()
 
 
+def check_one_picture(image: Tensor, name: str) -> Tensor:
+    """An IMAGE that is one picture, float32 [1, H, W, 3].
+
+    Raises:
+        ValueError: see check_pictures, or several pictures.
+    """
+    picture = check_pictures(image, name)
+    if picture.shape[0] != 1:
+        raise ValueError(
+            f"'{name}' holds {picture.shape[0]} pictures; expected one. Put ImageFromBatch between to choose it."
+        )
+    return picture
+
+
 def alike(image: Tensor, name: str, other: Tensor, other_name: str) -> Tensor:
     """An IMAGE or a MASK with as many pictures as another: a single one goes with all of them.
 

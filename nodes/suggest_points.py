@@ -16,14 +16,15 @@ from ..kernels.matched_points import MOST_PAIRS, MatchedPoints, Pairs
 from ..kernels.point_matching import match_features, match_keypoints
 from ..networks.manga_ninja import MangaNinja
 from ..patches.manga_ninja import MangaNinjaModelError, checked_unet, text_width
-from ..patches.picture_features import picture_features
-from .manga_ninja import checked_reference, encoded
+from ..patches.picture_features import FeaturesError, check_inputs, picture_features
+from .manga_ninja import encoded
 from .sockets import (
     CATEGORY_COLOUR,
     PnMangaNinja,
     PnPoints,
     check_choice,
     check_mask,
+    check_one_picture,
     check_pictures,
     check_range,
     check_sides,
@@ -58,7 +59,7 @@ class SuggestPoints(io.ComfyNode):
                     tooltip=(
                         "keypoints: corners and spots that look the same, any picture, no model. features of a UNet: "
                         "places that mean the same, of two coloured pictures. auto: features where a model is "
-                        "connected and both are coloured, else keypoints."
+                        "connected and lines are not compared, else keypoints."
                     ),
                 ),
                 io.Combo.Input(
@@ -66,7 +67,7 @@ class SuggestPoints(io.ComfyNode):
                     options=list(COMPARED),
                     default=AUTO,
                     tooltip=(
-                        "lines of both: a coloured reference is compared by its lines, as it must be with line art. "
+                        "lines of both: a coloured picture is compared by its lines, as it must be with line art. "
                         "auto: that where one of the two is line art."
                     ),
                 ),
@@ -80,7 +81,7 @@ class SuggestPoints(io.ComfyNode):
                     max=1.0,
                     step=0.01,
                     round=False,
-                    tooltip="What is less sure is left out. 0: nothing is.",
+                    tooltip="Pairs that are less sure are left out. Fewer than most: lower this.",
                 ),
                 io.Float.Input(
                     "spacing",
@@ -128,7 +129,7 @@ class SuggestPoints(io.ComfyNode):
         check_range(most, "most", 1, MOST_PAIRS)
         check_range(confidence, "confidence", 0.0, 1.0)
         check_range(spacing, "spacing", 0.0, 1.0)
-        known, asked = checked_reference(reference), check_pictures(target, "target")
+        known, asked = check_one_picture(reference, "reference"), check_pictures(target, "target")
         mask = check_mask(mask, known, "reference")
         by_lines = compared == LINES or (compared == AUTO and (is_line_art(known[0]) or is_line_art(asked[0])))
         if by_lines:
@@ -148,9 +149,8 @@ class SuggestPoints(io.ComfyNode):
         frames, drawn = [], []
         for frame, picture in enumerate(asked):
             comfy.model_management.throw_exception_if_processing_interrupted()
-            # Where a mask is to choose, all are looked at and the surest of those within it are taken.
-            pairs = find(frame, most=MOST_PAIRS if mask is not None else most, least=confidence, spacing=spacing)
-            frames.append(pairs if mask is None else within(pairs, mask[0], most))
+            limits = {"most": most, "least": confidence, "spacing": spacing}
+            frames.append(find(frame, mask=None if mask is None else mask[0], **limits))
             drawn.append(match_picture(known[0], picture, frames[-1]))
             progress.update(1)
         preview = torch.cat(drawn).to(comfy.model_management.intermediate_device())
@@ -158,18 +158,26 @@ class SuggestPoints(io.ComfyNode):
 
 
 def shown_as_lines(pictures: Tensor, name: str) -> Tensor:
-    """White lines on black of pictures [B, H, W, 3]: its strokes where the first is line art, else its edges.
+    """White lines on black of pictures [B, H, W, 3]: their strokes where the first is line art, else their edges.
+
+    A blank frame of a clip of line art has no lines.
 
     Raises:
-        ValueError: line art without lines.
+        ValueError: line art without lines in any frame.
     """
-    if is_line_art(pictures[0]):
+    if not is_line_art(pictures[0]):
+        return found_lines(pictures, METHODS[0])[..., None].expand(-1, -1, -1, 3)
+    lines, blank = torch.zeros(pictures.shape[:3]), []
+    for number in range(len(pictures)):
         try:
-            lines = lines_of_line_art(pictures)
+            lines[number] = lines_of_line_art(pictures[number : number + 1])[0]
         except ValueError as error:
-            raise ValueError(f"'{name}': {error} Connect line art.") from None
-    else:
-        lines = found_lines(pictures, METHODS[0])
+            blank.append(error)
+    if len(blank) == len(pictures):
+        raise ValueError(
+            f"'{name}' looks like line art, but {blank[0]} Connect a picture with lines, or set 'compared' to "
+            f"{AS_THEY_ARE}."
+        )
     return lines[..., None].expand(-1, -1, -1, 3)
 
 
@@ -199,20 +207,23 @@ def feature_matcher(unet: object | None, vae: object | None, known: Tensor, aske
     missing = [name for name, some in (("model (or manga_ninja)", unet), ("vae", vae)) if some is None]
     if missing:
         raise ValueError(
-            f"'method' {FEATURES} needs {' and '.join(missing)}. Connect a UNet of SD1.5's kind, such as MangaNinja's "
-            f"reference_unet, and its VAE, or choose {KEYPOINTS}."
+            f"The {FEATURES} need {' and '.join(missing)}. Connect a UNet of SD1.5's kind, such as MangaNinja's "
+            f"reference_unet, and its VAE, or set 'method' to {KEYPOINTS}."
         )
-    check_sides(asked, "target")
     try:
         checked_unet(unet)
-    except MangaNinjaModelError as error:
-        raise ValueError(str(error)) from None
+        check_inputs(unet)
+        check_sides(known, "reference")
+        check_sides(asked, "target")
+    except (MangaNinjaModelError, FeaturesError, ValueError) as error:
+        raise ValueError(f"{error} Or set 'method' to {KEYPOINTS}, which wants none of this.") from None
 
     def features(picture: Tensor) -> Tensor:
+        latents = encoded(vae, picture, unet)
         try:
-            return picture_features(unet, encoded(vae, picture, unet), text_width(unet))[0]
-        except ValueError as error:
-            raise ValueError(f"'model': {error}. Connect a UNet of SD1.5's kind.") from None
+            return picture_features(unet, latents, text_width(unet))[0]
+        except FeaturesError as error:
+            raise ValueError(str(error)) from None
 
     first = features(known)
 
@@ -220,13 +231,6 @@ def feature_matcher(unet: object | None, vae: object | None, known: Tensor, aske
         return match_features(first, features(asked[frame : frame + 1]), **limits)
 
     return find
-
-
-def within(pairs: Pairs, mask: Tensor, most: int) -> Pairs:
-    """The first pairs whose point in the reference is where a mask [H, W] is white."""
-    size = torch.tensor([mask.shape[1], mask.shape[0]])
-    columns, rows = (pairs.reference * size).long().minimum(size - 1).unbind(-1)
-    return pairs.only((mask.cpu()[rows, columns] > 0.5).nonzero()[:most, 0])
 
 
 NODES = [SuggestPoints]

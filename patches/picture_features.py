@@ -12,13 +12,22 @@ from __future__ import annotations
 import math
 
 import comfy.model_management
+import comfy.patcher_extension
 import torch
 from torch import Tensor
 
+from .ic_light import KEY as IC_LIGHT
 from .reference_attention import Place, place_of, with_patch
 
 SHRINKING = 2
 """Latent pixels to a side of one place."""
+
+CHANNELS = 4
+"""Of the latents."""
+
+
+class FeaturesError(Exception):
+    """A MODEL is none whose features are taken; the message is for the person at the graph."""
 
 
 def feature_size(height: int, width: int) -> tuple[int, int]:
@@ -26,12 +35,24 @@ def feature_size(height: int, width: int) -> tuple[int, int]:
     return math.ceil(height / SHRINKING), math.ceil(width / SHRINKING)
 
 
+def check_inputs(model: object) -> None:
+    """Raises FeaturesError unless a MODEL's UNet sees latents and nothing beside them."""
+    channels = model.model.model_config.unet_config["in_channels"]
+    if channels != CHANNELS:
+        raise FeaturesError(
+            f"'model' sees {channels} channels, as one for inpainting does; features are taken from one that sees "
+            f"{CHANNELS}. Connect MangaNinja's reference_unet or another SD1.5."
+        )
+    if IC_LIGHT in model.wrappers.get(comfy.patcher_extension.WrappersMP.APPLY_MODEL, {}):
+        raise FeaturesError("'model' has IC-Light and sees a foreground, too. Connect the MODEL from before it.")
+
+
 @torch.no_grad()
 def picture_features(model: object, latents: Tensor, context_width: int) -> Tensor:
     """Features of pictures.
 
     Args:
-        model: a ModelPatcher of a UNet without further inputs, such as SD1.5's; loaded by the host and left as it is.
+        model: a ModelPatcher that check_inputs let pass; loaded by the host and left as it is.
         latents: [B, 4, h, w], scaled by the latent format.
         context_width: of the text that its cross attentions see; here they see zeros.
 
@@ -39,7 +60,7 @@ def picture_features(model: object, latents: Tensor, context_width: int) -> Tens
         float32 [B, C, h', w'], see feature_size, on the device of the network.
 
     Raises:
-        ValueError: the UNet's decoder has no self attention of that size.
+        FeaturesError: the UNet's decoder has no self attention of that size.
     """
     comfy.model_management.load_models_gpu([model], memory_required=model.memory_required(latents.shape))
     base, device = model.model, model.load_device
@@ -61,6 +82,9 @@ def picture_features(model: object, latents: Tensor, context_width: int) -> Tens
         transformer_options=with_patch(model.model_options.get("transformer_options", {}), keep),
     )
     if not found:
-        raise ValueError(f"its decoder has no self attention at 1/{SHRINKING} of the latent's size")
+        raise FeaturesError(
+            f"'model' has no self attention at 1/{SHRINKING} of the latent's size in its decoder. Connect MangaNinja's "
+            "reference_unet or another SD1.5."
+        )
     (tokens,) = found.values()
     return tokens.float().transpose(1, 2).unflatten(2, size)

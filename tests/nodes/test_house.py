@@ -50,6 +50,7 @@ NODE_IDS = [
     "PaperNodes_LumaReplace",
     "PaperNodes_ChromaSmooth",
     "PaperNodes_MatchPoints",
+    "PaperNodes_SuggestPoints",
     "PaperNodes_MangaNinjaLoader",
     "PaperNodes_MangaNinjaApply",
     "PaperNodes_MangaNinjaGuider",

@@ -44,6 +44,7 @@ EXPECTED: dict[str, dict[str, int]] = {
         "Save noise picture": 5,
         "Save video": 17,
     },
+    "demo_colour_clip": {"Save coloured pictures": 12, "Save pictures as drawn": 12},
     "demo_cut_and_drag": {
         "Save composite pictures": 17,
         "Save flow picture": 16,
@@ -52,6 +53,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     },
     "demo_dragged_light": {"Save relit pictures": 1, "Save pictures of light": 1},
     "demo_line_art": {"Save pictures": 1},
+    "demo_manga_ninja": {"Save coloured pictures": 1},
     "demo_motion_transfer": {"Save flow picture": 48, "Save noise picture": 5, "Save video": 17},
     "demo_orbiting_light": {"Save relit pictures": 16},
     "demo_relight_background": {"Save relit pictures": 1},
@@ -59,8 +61,6 @@ EXPECTED: dict[str, dict[str, int]] = {
     "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
-    "demo_manga_ninja": {"Save coloured pictures": 1},
-    "demo_colour_clip": {"Save coloured pictures": 12, "Save pictures as drawn": 12},
     "light_from_a_side": {"Save pictures": 1, "Save pictures of light": 1},
     "line_art_of_a_picture": {"Save pictures": 1, "Save pictures of lines": 1},
     "match_points": {"Save matched pictures": 1},
@@ -68,6 +68,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
     "recolour_clip": {"Save steady pictures": 9, "Save pictures as drawn": 9},
     "story_sheet": {"Save story sheet": 1},
+    "suggest_points": {"Save matched pictures": 1, "Save pictures matched by lines": 1},
     "warped_noise_from_video": {"Save flow picture": 48, "Save noise picture": 49, "Save warped noise": 49},
 }
 
