@@ -64,14 +64,15 @@ class Networks:
     def __init__(self, models: Path, device: torch.device, state: dict[str, Tensor]):
         from networks.demo_controlnet import assemble, build_controlnet
         from networks.demo_format import load
-        from networks.demo_manga_ninja import build_point_net
+        from networks.demo_manga_ninja import WIDTHS
+        from networks.point_net import PointNet
 
         self.device, self.state = device, state
         self.working = torch.bfloat16 if device.type == "cuda" else torch.float32
         self.unet, text = load_models(models, device)
         self.unet.eval()
         self.control = build_controlnet(device, torch.float32, training_operations()).requires_grad_(False)
-        self.points = build_point_net(device).requires_grad_(False)
+        self.points = PointNet(WIDTHS, device).requires_grad_(False)
         empty = torch.from_numpy(token_rows([""])).long().to(device)
         with torch.no_grad():
             self.nothing = encode_text(text, empty)[:, :1]  # what SD1.5's text encoder makes of the beginning

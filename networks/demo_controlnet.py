@@ -22,6 +22,9 @@ RANK = 16
 OWN = ("input_hint_block.", "zero_convs.", "middle_block_out.")
 """What the file holds in full."""
 
+ENCODER = ("time_embed.", "input_blocks.", "middle_block.")
+"""What of the UNet a ControlNet has."""
+
 _UP, _DOWN = ".lora_up", ".lora_down"
 
 
@@ -78,8 +81,7 @@ def assemble(state: Mapping[str, Tensor], unet_state: Mapping[str, Tensor]) -> d
     Raises:
         ValueError: factors that belong to no weight of the UNet's encoder, or do not have its shape.
     """
-    encoder = ("time_embed.", "input_blocks.", "middle_block.")
-    weights = {name: value for name, value in unet_state.items() if name.startswith(encoder)}
+    weights = {name: value for name, value in unet_state.items() if name.startswith(ENCODER)}
     for name, value in state.items():
         if name.endswith(_UP):
             layer = name.removesuffix(_UP)

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from .demo_controlnet import OWN, assemble, build_controlnet, controlnet_of
+from .demo_controlnet import ENCODER, OWN, assemble, build_controlnet, controlnet_of
 from .demo_format import FOLDER, check_fit, load
 from .demo_image import UNET_CONFIG, build_unet, model_of
 from .demo_light import tuned_layers
@@ -29,13 +29,6 @@ DENOISING, REFERENCE, POINTS, CONTROL = KINDS = (
 RANKS = {DENOISING: 8, REFERENCE: 4, CONTROL: 4}
 WIDTHS = tuple(UNET_CONFIG["model_channels"] * times for times in UNET_CONFIG["channel_mult"])
 """Of the point net's stages: the UNet's levels."""
-
-ENCODER = ("time_embed.", "input_blocks.", "middle_block.")
-
-
-def build_point_net(device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> PointNet:
-    """The demonstration's point net; its weights are not yet set."""
-    return PointNet(WIDTHS, device, dtype)
 
 
 def initial(kind: str, seed: int, control: Mapping[str, Tensor] | None = None) -> dict[str, Tensor]:

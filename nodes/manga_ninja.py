@@ -38,6 +38,7 @@ from .sockets import (
     check_points,
     check_range,
     check_sides,
+    encoded,
 )
 from .weight_files import find_weights, list_weights, read_weights
 
@@ -319,22 +320,6 @@ def empty_prompt_token(clip: object, width: int) -> Tensor:
             f"{expected}."
         )
     return text[:1, :1].float()
-
-
-def encoded(vae: object, picture: Tensor, model: object) -> Tensor:
-    """Latents [1, 4, h, w] of a picture [1, H, W, 3], scaled as a MODEL's UNet sees them.
-
-    Raises:
-        ValueError: a VAE whose latents are others.
-    """
-    latents = vae.encode(picture)
-    size = [1, 4, picture.shape[1] // 8, picture.shape[2] // 8]
-    if list(latents.shape) != size:
-        raise ValueError(
-            f"'vae' gives latents of shape {list(latents.shape)}; expected {size}. Connect SD1.5's VAE, or Demo "
-            "Checkpoint's of kind image."
-        )
-    return model.get_model_object("latent_format").process_in(latents)
 
 
 class MangaNinjaGuider(io.ComfyNode):

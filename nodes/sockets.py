@@ -210,3 +210,19 @@ def check_sides(pictures: Tensor, name: str, step: int = 8) -> None:
             f"'{name}' is {width}x{height} pixels; both sides must be multiples of {step}. Scale or crop it, for "
             f"instance to {width // step * step}x{height // step * step}."
         )
+
+
+def encoded(vae: object, picture: Tensor, model: object) -> Tensor:
+    """Latents [1, 4, h, w] of a picture [1, H, W, 3], scaled as a MODEL's UNet sees them.
+
+    Raises:
+        ValueError: a VAE whose latents are others.
+    """
+    latents = vae.encode(picture)
+    size = [1, 4, picture.shape[1] // 8, picture.shape[2] // 8]
+    if list(latents.shape) != size:
+        raise ValueError(
+            f"'vae' gives latents of shape {list(latents.shape)}; expected {size}. Connect SD1.5's VAE, or Demo "
+            "Checkpoint's of kind image."
+        )
+    return model.get_model_object("latent_format").process_in(latents)

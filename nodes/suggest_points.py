@@ -17,7 +17,6 @@ from ..kernels.point_matching import match_features, match_keypoints
 from ..networks.manga_ninja import MangaNinja
 from ..patches.manga_ninja import MangaNinjaModelError, checked_unet, text_width
 from ..patches.picture_features import FeaturesError, check_inputs, picture_features
-from .manga_ninja import encoded
 from .sockets import (
     CATEGORY_COLOUR,
     PnMangaNinja,
@@ -28,6 +27,7 @@ from .sockets import (
     check_pictures,
     check_range,
     check_sides,
+    encoded,
 )
 
 AUTO, FEATURES, KEYPOINTS = "auto", "features of a UNet", "keypoints"

@@ -140,7 +140,7 @@ def reference_bank(reference: object, latents: Tensor, context: Tensor) -> dict[
     """
     comfy.model_management.load_models_gpu([reference], memory_required=reference.memory_required(latents.shape))
     base, device = reference.model, reference.load_device
-    dtype = _call_dtype(base)
+    dtype = call_dtype(base)
     found: dict[Place, Tensor] = {}
     options = keep_tokens(found, reference.model_options.get("transformer_options", {}))
     base.diffusion_model(
@@ -153,7 +153,7 @@ def reference_bank(reference: object, latents: Tensor, context: Tensor) -> dict[
     return {place: tokens.to(kept) for place, tokens in found.items()}
 
 
-def _call_dtype(base: object) -> torch.dtype:
+def call_dtype(base: object) -> torch.dtype:
     """What the host hands the network of a BaseModel in."""
     return base.get_dtype() if base.manual_cast_dtype is None else base.manual_cast_dtype
 
@@ -262,7 +262,7 @@ class _Reference:
         roles = [round(role) for role in values[:, 0].tolist()]
         if not any(roles):
             return options
-        kind = latents.device, _call_dtype(base_model)
+        kind = latents.device, call_dtype(base_model)
         target: list[Tensor] = []
         reference: list[Tensor] = []
         if WITH_POINTS in roles:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from .ic_light import KEY as IC_LIGHT
+from .manga_ninja import call_dtype
 from .reference_attention import Place, place_of, with_patch
 
 SHRINKING = 2
@@ -64,7 +65,7 @@ def picture_features(model: object, latents: Tensor, context_width: int) -> Tens
     """
     comfy.model_management.load_models_gpu([model], memory_required=model.memory_required(latents.shape))
     base, device = model.model, model.load_device
-    dtype = base.get_dtype() if base.manual_cast_dtype is None else base.manual_cast_dtype
+    dtype = call_dtype(base)
     size = feature_size(*latents.shape[2:])
     found: dict[Place, Tensor] = {}
 
