@@ -98,11 +98,14 @@ def test_numbered_maps_hold_matching_numbers(pairs):
         assert len(numbers) <= min(int(count[row]), int((places[row, :, 0] >= 0).sum()))
         assert len(numbers) >= min(int(count[row]), int((places[row, :, 0] >= 0).sum())) - 1
         assert set(numbers.tolist()) <= set(range(1, int(count[row]) + 1))
+    matched = 0
     y, x = (target[7, 0] > 0).nonzero().unbind(1)
     for row, column in zip(y.tolist(), x.tolist(), strict=True):
         number = target[7, 0, row, column]
         found = (reference[7, 0] == number).nonzero()
-        assert any((column, row, int(b), int(a)) in there for a, b in found.tolist()) or not found.numel()
+        matched += any((column, row, int(b), int(a)) in there for a, b in found.tolist())
+    # One may share its pixel in the reference with a later number.
+    assert matched >= len(y) - 1 > 3
     torch.manual_seed(5)
     assert not torch.equal(numbered_maps(places, count, SIZE)[0], target), "another order, other numbers"
 
