@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from comfy_api.latest import io
 from torch import Tensor
 
+from ..kernels.blob_layout import BlobLayout
 from ..kernels.flow import Flow
 from ..kernels.matched_points import MatchedPoints
 from ..kernels.schedule import Schedule
@@ -17,6 +18,7 @@ CATEGORY_FLOW = "papernodes/go-with-the-flow"
 CATEGORY_STORY = "papernodes/one-prompt-one-story"
 CATEGORY_LIGHT = "papernodes/relighting"
 CATEGORY_COLOUR = "papernodes/manganinja"
+CATEGORY_BLOBS = "papernodes/blob layouts"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
@@ -24,6 +26,9 @@ PnFlow = io.Custom("PN_FLOW")
 
 PnPoints = io.Custom("PN_POINTS")
 """Value: ``kernels.matched_points.MatchedPoints``, numbered pairs of points, 0..1 of the reference and the target."""
+
+PnBlobs = io.Custom("PN_BLOBS")
+"""Value: ``kernels.blob_layout.BlobLayout``, ellipses with captions, ids, order and key frames."""
 
 PnMangaNinja = io.Custom("PN_MANGANINJA")
 """Value: ``networks.manga_ninja.MangaNinja``, the UNet that sees a reference and the point net."""
@@ -77,6 +82,20 @@ def check_points(value: object, name: str = "points") -> MatchedPoints:
     """
     if not isinstance(value, MatchedPoints):
         raise ValueError(f"'{name}' holds a {type(value).__name__}; connect the points output of Match Points.")
+    return value
+
+
+def check_blobs(value: object, name: str = "blobs") -> BlobLayout:
+    """The BlobLayout on a socket.
+
+    Raises:
+        ValueError: something else, which another pack may have put on a socket of the same name.
+    """
+    if not isinstance(value, BlobLayout):
+        raise ValueError(
+            f"'{name}' holds a {type(value).__name__}; connect the blobs output of Blob Layout, Blobs From Masks or "
+            "Plan Blobs."
+        )
     return value
 
 
