@@ -123,6 +123,9 @@ class ClipSource:
         choice: what ClipChoice takes.
     """
 
+    draw = staticmethod(_draw_clips)
+    """What draws a chunk, in a worker; a subclass may draw something else."""
+
     def __init__(self, arguments, seed: int, frames: int, *, workers: int | None = None, **choice):
         size = 6 if arguments.tiny else CHUNK * FRAMES // frames
         rest = (frames, ClipChoice(**choice))
@@ -131,7 +134,7 @@ class ClipSource:
         count = arguments.workers if workers is None else workers
         if count and not arguments.tiny:
             self.pool = ProcessPoolExecutor(count, multiprocessing.get_context("fork"), initializer=use_one_thread)
-            self.waiting.extend(self.pool.submit(_draw_clips, *next(self.jobs)) for _ in range(2 * count))
+            self.waiting.extend(self.pool.submit(self.draw, *next(self.jobs)) for _ in range(2 * count))
 
     def chunk(self) -> tuple[Scenes, Tensor]:
         """Scenes on the CPU, and int16 [scenes, phrasings + silent, 77]; at least one."""
@@ -139,9 +142,9 @@ class ClipSource:
         while not len(rows):
             if self.pool:
                 arrays, rows = self.waiting.popleft().result()
-                self.waiting.append(self.pool.submit(_draw_clips, *next(self.jobs)))
+                self.waiting.append(self.pool.submit(self.draw, *next(self.jobs)))
             else:
-                arrays, rows = _draw_clips(*next(self.jobs))
+                arrays, rows = self.draw(*next(self.jobs))
         return Scenes(**{name: torch.from_numpy(value) for name, value in arrays.items()}), torch.from_numpy(rows)
 
     def close(self) -> None:

@@ -39,6 +39,7 @@ KINDS = (
     "manga_ninja_reference",
     "manga_ninja_points",
     "manga_ninja_control",
+    "blob_adapter",
 )
 
 _FORMAT = "papernodes-demo"
