@@ -1,7 +1,7 @@
 """Measures layouts on held-out looks: ``python -m demo.eval.layout_report --n 170 --seeds 3``.
 
-Two to four characters of looks that no training showed are asked for by a prompt that names them all, and by an
-ellipse and a caption for each. The frozen reader says what stands where; the mean is of the IoU of the asked ellipse and
+Two to four characters of looks that no training showed are asked for: by a prompt that names them all, and by an
+ellipse and a caption for each. The frozen reader says what stands where; measured is the IoU of the asked ellipse and
 of what is read, a missing object counting 0. Leakage is the share of characters in another one's colour. Writes
 layout.json (keyed by each file's SHA-256) and layout.md.
 """
