@@ -3,7 +3,14 @@
 import os
 
 WEB_DIRECTORY = "./web"
-MODEL_FOLDERS = ("optical_flow", "animatediff_models", "animatediff_motion_lora", "annotators", "manganinja")
+MODEL_FOLDERS = (
+    "optical_flow",
+    "animatediff_models",
+    "animatediff_motion_lora",
+    "annotators",
+    "manganinja",
+    "blob_adapters",
+)
 DEMO_LORAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo", "checkpoints", "loras")
 
 __all__ = ["WEB_DIRECTORY"]

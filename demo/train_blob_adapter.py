@@ -161,6 +161,8 @@ def make_loss(networks: Networks, pool: ClipPool, arguments):
     empty = torch.from_numpy(token_rows([""])[0]).long().to(device)
 
     def loss() -> Tensor:
+        # What the last step left would keep its gradients' graph alive, which a captured step must not share.
+        networks.patch.forget()
         chosen = pool.draw(batch)
         latents, tokens, *blobs = pool.tensors
         clean = latents[chosen].float()
@@ -181,7 +183,7 @@ def make_loss(networks: Networks, pool: ClipPool, arguments):
         )
         heavier = 1 + (arguments.character_weight - 1) * inside
         errors = ((found.float() - noise).square() * heavier / heavier.mean((1, 2, 3), keepdim=True)).mean((1, 2, 3))
-        return (errors * weights).mean()
+        return (errors * weights).nan_to_num(0.0, 0.0, 0.0).mean()
 
     mixing = torch.randperm(batch, generator=torch.Generator().manual_seed(5)).to(device)
     return loss
@@ -261,6 +263,8 @@ def main() -> None:
     refreshing = Refreshing(pool, parts_of(source, maker, TOGETHER), arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
     parameters = dict(adapter.named_parameters())
+    for value in parameters.values():  # one bad batch is not to end a run: it once did, after 4,300 steps
+        value.register_hook(lambda gradient: gradient.nan_to_num(0.0, 0.0, 0.0))
     say(f"{sum(value.numel() for value in parameters.values()) / 1e6:.2f} M parameters, {WORDS} tokens a blob")
     loss = make_loss(networks, pool, arguments)
     trainer = Trainer(parameters, loss, arguments, reserve=25, average=arguments.average, progress=progress)

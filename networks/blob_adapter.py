@@ -49,6 +49,9 @@ FEATURES = 2 * FREQUENCIES * NUMBERS
 LAYOUT = "The help page of Blob Adapter has the names and shapes of such a file."
 
 _NAME = re.compile(r"blocks\.((input|middle|output)_(\d+)_(\d+))\.(.+)")
+_UNSEEN = -1e4
+"""Added to what is not seen: so much that its share is exactly 0, and no infinity that a gradient could trip over."""
+
 _FIRST, _LAST = "position_net.0.weight", "position_net.4.weight"
 
 
@@ -157,7 +160,7 @@ class Fuser(nn.Module):
 
         Args:
             x: [B, N, C], places; blobs: [B, M, D], tokens of all blobs.
-            bias: [B, N, M], 0 where a place sees a token and -inf where not; no row of -inf alone.
+            bias: [B, N, M], 0 where a place sees a token, far below it where not; no row of that alone.
             heads: of the attention.
         """
         q, k, v = self.to_q(self.norm(x)), self.to_k(blobs), self.to_v(blobs)
@@ -207,7 +210,7 @@ class BlobCall:
             seen = (cover.transpose(1, 2)[..., None] & self.words[:, None]).flatten(2)
             covered = seen.any(-1, keepdim=True)
             dtype = self.tokens.dtype
-            bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(covered & ~seen, -torch.inf)
+            bias = torch.zeros(seen.shape, dtype=dtype, device=seen.device).masked_fill_(covered & ~seen, _UNSEEN)
             self._masks[size] = bias, covered.to(dtype)
         return self._masks[size]
 

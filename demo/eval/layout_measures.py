@@ -59,12 +59,21 @@ def are_right(found: Reading, scenes: Scenes) -> Tensor:
 
 
 def leaks(found: Reading, scenes: Scenes) -> Tensor:
-    """bool [B, K]: which of the asked characters have the colour of another one that was asked for.
+    """bool [B, K]: which of the asked characters have the colour of another one that was asked for, not their own.
 
-    Characters are matched by shape, wherever they stand, and of equal shapes by colour: one that has another colour
-    than its own, and that is the colour of another, has leaked.
+    Matched by look and place, as for the overlaps: what stands where a character was asked for counts as it, unless a
+    better one is near.
     """
-    wanted, same = _by_shape(found, scenes)
+    wanted = truth(scenes)
+    return _of_another(wanted, found.pick(match(wanted, found)))
+
+
+def leaks_by_shape(found: Reading, scenes: Scenes) -> Tensor:
+    """The same of characters matched by shape alone, wherever they stand, and of equal shapes by colour."""
+    return _of_another(*_by_shape(found, scenes))
+
+
+def _of_another(wanted: Reading, same: Reading) -> Tensor:
     wrong = same.present & wanted.present & (same.colour != wanted.colour)
     others = wanted.present[:, None] & ~torch.eye(wanted.present.shape[1], dtype=torch.bool)
     return wrong & ((same.colour[..., None] == wanted.colour[:, None]) & others).any(-1)
