@@ -32,8 +32,8 @@ class Arm:
     settings: tuple[tuple[str, float], ...] = ()
     """Further fields of BlobSettings."""
 
-    prompt: bool = True
-    """Whether the prompt tells the whole picture; else it is empty."""
+    prompt: str = "whole"
+    """What the prompt tells: the "whole" picture, the "scene" alone (place and light), or "nothing"."""
 
 
 class LayoutModels:
@@ -97,7 +97,7 @@ class LayoutModels:
         found = []
         for part in batches(len(prompts), batch):
             some = noise[part].to(self.device)
-            told = [text if arm.prompt else "" for text in prompts[part]]
+            told = list(prompts[part])
             layouts = list(zip(captions[part], ellipses[part].cpu(), present[part].cpu(), strict=True))
             found.append(self.image.decode(self._sample(some, told, layouts, arm, cfg, steps)))
         return torch.cat(found)

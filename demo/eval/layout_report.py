@@ -26,7 +26,8 @@ from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import CHANCE, share_of
 from demo.eval.video_measures import difference_interval, mean_interval, ratio_interval
 from demo.training_drawings import save_grid
-from demo.world.captions import captions, object_captions
+from demo.world.attributes import BACKGROUNDS, LIGHTS
+from demo.world.captions import LIGHTING, PLACES, captions, object_captions
 from demo.world.render import render
 from demo.world.scene import Scenes, draw_scenes, repose
 
@@ -39,7 +40,8 @@ ADAPTER_BAR, ADAPTER_GAIN = 0.55, 0.25
 LEAK_BAR = 0.5
 
 PLAIN = "prompt alone"
-MASKED, THREE_DIS = "masked, no training", "3dis rules, no training"
+MASKED, MASKED_SCENE = "masked, no training", "masked, no training, the prompt tells the scene alone"
+THREE_DIS = "3dis rules, no training"
 ADAPTER, BOTH = "adapter", "adapter, masked as well"
 WANTED, ELSEWHERE = "rendered", "rendered, the same things elsewhere"
 
@@ -47,12 +49,13 @@ ARMS = {
     PLAIN: Arm(),
     MASKED: Arm("masked"),
     "masked, places attend to their own blob": Arm(
-        "masked", settings=(("self_attention", True), ("first_blocks", 0), ("self_end", 0.4))
+        "masked", settings=(("self_attention", True), ("first_blocks", 10), ("self_end", 0.3))
     ),
-    THREE_DIS: Arm("3dis", settings=(("first_blocks", 0), ("self_end", 0.2))),
+    MASKED_SCENE: Arm("masked", prompt="scene"),
+    THREE_DIS: Arm("3dis", settings=(("first_blocks", 10), ("self_end", 0.5))),
     ADAPTER: Arm("none", ""),
     BOTH: Arm("masked", ""),
-    "adapter, no prompt": Arm("none", "", prompt=False),
+    "adapter, the prompt tells the scene alone": Arm("none", "", prompt="scene"),
     "adapter trained without masks": Arm("none", "masks"),
     "adapter trained without geometry": Arm("none", "geometry"),
 }
@@ -61,6 +64,13 @@ ARMS = {
 def scenes_of(count: int, seed: int) -> Scenes:
     """Held-out characters, two to four of them."""
     return draw_scenes(count, seed, characters=(0.0, 1.0, 1.0, 1.0), combinations="held_out")
+
+
+def prompts_of(scenes: Scenes, seed: int) -> dict[str, list[str]]:
+    """What Arm.prompt says -> a sentence for each scene."""
+    pairs = zip(scenes.background.tolist(), scenes.light.tolist(), strict=True)
+    places = [f"{PLACES[BACKGROUNDS[place]]}, {LIGHTING[LIGHTS[light]]}" for place, light in pairs]
+    return {"whole": captions(scenes, seed, full=True), "scene": places, "nothing": [""] * scenes.size}
 
 
 def padded_captions(scenes: Scenes) -> list[list[str]]:
@@ -91,7 +101,7 @@ def measure(models: LayoutModels, reader, arguments, seeds: list[int], say) -> t
         scenes = scenes_of(arguments.n, seed)
         ellipses, present = seen_ellipses(scenes.to(models.device), SIZE)
         elsewhere = repose(scenes, seed + 1)
-        given = (captions(scenes, seed, full=True), padded_captions(scenes), ellipses, present, seed)
+        prompts, given = prompts_of(scenes, seed), (padded_captions(scenes), ellipses, present, seed)
         arms = {name: arm for name, arm in ARMS.items() if arm.adapter is None or arm.adapter in models.adapters}
 
         def rendered(some: Scenes) -> Tensor:
@@ -99,7 +109,9 @@ def measure(models: LayoutModels, reader, arguments, seeds: list[int], say) -> t
 
         drawn = {WANTED: rendered(scenes), ELSEWHERE: rendered(elsewhere)}
         for name, arm in arms.items():
-            drawn[name] = models.draw(*given, arm, arguments.cfg, steps=arguments.steps, batch=arguments.batch)
+            drawn[name] = models.draw(
+                prompts[arm.prompt], *given, arm, arguments.cfg, steps=arguments.steps, batch=arguments.batch
+            )
             say(f"seed {seed}: {name}")
         for name, pictures in drawn.items():
             rows = table.setdefault(name, {})
@@ -164,8 +176,9 @@ def markdown(content: dict) -> str:
         " colour, counting 0. In brackets the end of the 95 % interval that a bar looks at, the lower one of the first"
         f" two columns. Bars: without training at least {FREE_BAR:g} and {FREE_GAIN:g} over the prompt alone; with the"
         f" adapter {ADAPTER_BAR:g} and {ADAPTER_GAIN:g}; another one's colour at most {LEAK_BAR:g} times as often as"
-        " with the prompt alone: of characters matched by look and place, as for the IoU; the last column matches them by"
-        " shape alone, wherever they stand. Of chance is what stands elsewhere ({ELSEWHERE}); more than {WANTED} cannot be read.",
+        " with the prompt alone. For that characters are matched by look and place, as for the IoU; in the last column"
+        f" by shape alone, wherever they stand. Of chance is what stands elsewhere ({ELSEWHERE}); more than {WANTED}"
+        " cannot be read.",
         "",
     ]
     return "\n".join(lines)
