@@ -3,8 +3,8 @@
 Twelve blobs that move, each over about 3 % of the picture. Drawing is timed against eager torch, and against what is
 written from the papers' formula: a covariance matrix inverted for every ellipse. Regional attention is timed against
 PyTorch's attention to everything, which is what a plain step does, and against two ways to restrict it: FlexAttention,
-compiled, with the same regions, and a dense mask. A step's networks (blobs_run.py) have SDXL's and Wan's size and random
-weights, in bfloat16; steps are recorded as CUDA graphs, which compares the GPU's work.
+compiled, with the same regions, and a dense mask. Steps (blobs_run.py) are those of networks of SDXL's and Wan's size
+with random weights, in bfloat16, against the same networks without blobs.
 """
 
 import argparse
@@ -185,7 +185,7 @@ def measure_attention(device: torch.device, tiny: bool, keep: Keep) -> None:
                 flex = flex_attention(regions)
                 flex(q, k, v)
                 references["FlexAttention"] = lambda: flex(q, k, v)  # noqa: B023
-            except Exception as error:  # whatever its compiler says
+            except Exception as error:  # noqa: BLE001, whatever its compiler says
                 table.remarks.append(f"FlexAttention does not compile here: {type(error).__name__}.")
         if name == "1.3B":
             references["dense mask"] = lambda: functional.scaled_dot_product_attention(q, k, v, attn_mask=dense)  # noqa: B023

@@ -130,11 +130,14 @@ def _alike(query_regions: Tensor, key_regions: Tensor) -> tuple[Tensor, Tensor]:
     return query_regions.expand(rows, -1), key_regions.expand(rows, -1)
 
 
+def has_large_shared_memory(device: torch.device) -> bool:
+    """Whether it is a Hopper or a Blackwell of a data centre, whose blocks hold 227 kB."""
+    return device.type == "cuda" and torch.cuda.get_device_capability(device)[0] in (9, 10)
+
+
 def _block_sizes(device: torch.device) -> tuple[int, int]:
-    """Queries and keys in a block: large ones need the shared memory of a Hopper."""
-    if device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9:
-        return 128, 128
-    return 128, 64
+    """Queries and keys in a block."""
+    return (128, 128) if has_large_shared_memory(device) else (128, 64)
 
 
 def _block_lists(
@@ -247,6 +250,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, plan: RegionPlan) -> None:
 
 def _takes_fast_path(q: Tensor, k: Tensor, v: Tensor, backend: Backend) -> bool:
     chosen = choose_backend(backend, q.device)
+    old = q.device.type == "cuda" and torch.cuda.get_device_capability(q.device)[0] < 8
     learns = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in (q, k, v))
     serves = q.shape[-1] <= WIDEST_HEAD and q.dtype in DTYPES and not learns
     if backend == "triton" and not serves:
@@ -254,7 +258,7 @@ def _takes_fast_path(q: Tensor, k: Tensor, v: Tensor, backend: Backend) -> bool:
             f"backend 'triton' takes heads of at most {WIDEST_HEAD} channels in float16, bfloat16 or float32 without "
             f"gradients; got {q.shape[-1]} channels in {q.dtype}; use 'eager' or 'auto'."
         )
-    return chosen == "triton" and serves and q.numel() > 0
+    return chosen == "triton" and serves and q.numel() > 0 and (backend == "triton" or not old)
 
 
 def _eager(q: Tensor, k: Tensor, v: Tensor, plan: RegionPlan, scale: float) -> Tensor:

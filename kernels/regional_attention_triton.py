@@ -16,7 +16,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from .regional_attention import BlockLists
+from .regional_attention import BlockLists, has_large_shared_memory
 
 COPIED = 64
 """Tokens that a program copies."""
@@ -34,7 +34,7 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lists: BlockLists, scale: float, **c
     """
     batch, heads, queries, width = q.shape
     channels = max(16, triton.next_power_of_2(width))
-    choices = _choices(q.dtype, channels, lists, q.device) | choices
+    choices = _choices(q.dtype, lists, q.device) | choices
     block_queries = choices.pop("block_queries")
     tma = choices.pop("tma")
     shared = lists.full.shape[0] == 1
@@ -62,13 +62,13 @@ def attend(q: Tensor, k: Tensor, v: Tensor, lists: BlockLists, scale: float, **c
     return result
 
 
-def _choices(dtype: torch.dtype, channels: int, lists: BlockLists, device: torch.device) -> dict:
-    """What was fastest on an H100. float32 needs smaller blocks to fit; the copy engine is Hopper's."""
-    hopper = device.type == "cuda" and torch.cuda.get_device_capability(device)[0] >= 9
+def _choices(dtype: torch.dtype, lists: BlockLists, device: torch.device) -> dict:
+    """What was fastest on an H200. float32 needs smaller blocks to fit; the copy engine is Hopper's."""
+    large = has_large_shared_memory(device)
     if dtype == torch.float32:
-        rows, warps = (64, 4) if hopper else (32, 8)
-        return {"block_queries": min(lists.block_queries, rows), "num_warps": warps, "num_stages": 1, "tma": hopper}
-    return {"block_queries": lists.block_queries, "num_warps": 8, "num_stages": 2, "tma": hopper}
+        rows, warps = (64, 4) if large else (32, 8)
+        return {"block_queries": min(lists.block_queries, rows), "num_warps": warps, "num_stages": 1, "tma": large}
+    return {"block_queries": lists.block_queries, "num_warps": 8, "num_stages": 3 if large else 2, "tma": large}
 
 
 def _on(device: torch.device):
@@ -97,6 +97,12 @@ def _copy(
 
 
 @triton.jit
+def _block_of(kept, start, base_row, inside, channels: tl.constexpr, tma: tl.constexpr):
+    """A block of keys or values, by the copy engine or by pointers."""
+    return kept.load([base_row + start, 0]) if tma else tl.load(kept + start.to(tl.int64) * channels + inside)
+
+
+@triton.jit
 def _visit(
     tile, keys, values, base_row, list_of_blocks, first, last, tile_regions, key_regions, scale, largest, total, sums,
     masked: tl.constexpr, channels: tl.constexpr, block_keys: tl.constexpr, tma: tl.constexpr,
@@ -109,10 +115,7 @@ def _visit(
     for index in range(first, last):
         start = following * block_keys
         following = tl.load(list_of_blocks + index + 1, index + 1 < last, 0)
-        if tma:
-            key = keys.load([base_row + start, 0])
-        else:
-            key = tl.load(keys + start.to(tl.int64) * channels + inside)
+        key = _block_of(keys, start, base_row, inside, channels, tma)
         logits = tl.dot(tile, tl.trans(key), input_precision="tf32x3")
         if masked:
             meets = (tile_regions[:, None] & tl.load(key_regions + start + column)[None, :]) != 0
@@ -124,10 +127,7 @@ def _visit(
         shrink = tl.math.exp2(largest - base)
         total = total * shrink + tl.sum(weights, 1)
         sums = sums * shrink[:, None]
-        if tma:
-            value = values.load([base_row + start, 0])
-        else:
-            value = tl.load(values + start.to(tl.int64) * channels + inside)
+        value = _block_of(values, start, base_row, inside, channels, tma)
         sums = tl.dot(weights.to(value.dtype), value, sums, input_precision="tf32x3")
         largest = grown
     return largest, total, sums
@@ -162,12 +162,12 @@ def _attend(
     blocks += block * key_blocks
     whole, last = tl.load(full + block), tl.load(visited + block)
     largest, total, sums = _visit(
-        tile, keys, values, base_row, blocks, 0, whole, regions, key_regions, scale, largest, total, sums, False, channels,
-        block_keys, tma,
+        tile, keys, values, base_row, blocks, 0, whole, regions, key_regions, scale, largest, total, sums,
+        False, channels, block_keys, tma,
     )  # fmt: skip
     largest, total, sums = _visit(
-        tile, keys, values, base_row, blocks, whole, last, regions, key_regions, scale, largest, total, sums, True, channels,
-        block_keys, tma,
+        tile, keys, values, base_row, blocks, whole, last, regions, key_regions, scale, largest, total, sums,
+        True, channels, block_keys, tma,
     )  # fmt: skip
     sums = sums / tl.where(total == 0.0, 1.0, total)[:, None]
     target = result + batch * to_batch + head * to_head + token * to_token + channel * to_channel
