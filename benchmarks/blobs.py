@@ -204,6 +204,59 @@ def measure_attention(device: torch.device, tiny: bool, keep: Keep) -> None:
                 keep(table)
 
 
+def step_table(what: str, size: str, device: torch.device, remarks: list[str]) -> lib.Table:
+    """An empty table of steps."""
+    return lib.Table(
+        name=f"blobs-{what.lower()}-{device.type}",
+        title=f"A step of {what}, {size}, with {BLOBS} blobs, {device.type.upper()}",
+        reference="the same network without blobs",
+        columns=["what", "timed", "with blobs", "plain", "with blobs / plain", "more peak MB"],
+        facts=lib.facts(device),
+        remarks=["Random weights, bfloat16. Masks and plans are made in the first step and kept.", *remarks],
+    )
+
+
+def measure_steps(make: str, table: lib.Table, device: torch.device, tiny: bool, keep: Keep) -> None:
+    """Steps with blobs in attention to text, and in the picture's to itself as well, against a plain one."""
+    from . import blobs_run
+    from .static_run import recorded
+
+    step = getattr(blobs_run, make)(device, torch.bfloat16 if device.type == "cuda" else torch.float32, tiny)
+    plain_peak = lib.peak_bytes(step.plain, device)
+    captures = make == "sdxl_step" and device.type == "cuda"  # Wan's network reads numbers of main memory
+    for within, what in ((False, "text"), (True, "text, and in 10 blocks the picture within regions")):
+        call = step.with_blobs(within)
+        call()
+        more = lib.peak_bytes(call, device) - plain_peak
+        ways = {"eager": (call, step.plain)}
+        if captures:
+            ways["captured"] = (recorded(call, device), recorded(step.plain, device))
+        for way, (ours, plain) in ways.items():
+            pair = lib.paired(ours, plain, device, 2 if tiny else 10, 2)
+            table.add(
+                what, way, f"{pair.subject:.1f} ms", f"{pair.reference:.1f} ms", f"{1 / pair.ratio:.3f}",
+                f"{more / 1e6:.0f}" if device.type == "cuda" else "-",
+            )  # fmt: skip
+            keep(table)
+
+
+def measure_sdxl(device: torch.device, tiny: bool, keep: Keep) -> None:
+    """A guided step of SDXL."""
+    remarks = [
+        "Two rows, the negative without blobs; 77 rows of text become 308. Captured: recorded as CUDA graphs, which "
+        "compares the GPU's work."
+    ]
+    table = step_table("SDXL", "in small" if tiny else "1024 x 1024", device, remarks)
+    measure_steps("sdxl_step", table, device, tiny, keep)
+
+
+def measure_wan(device: torch.device, tiny: bool, keep: Keep) -> None:
+    """A step of Wan's positive row."""
+    remarks = ["1.3B's 30 blocks; the positive row alone, 512 rows of text become 704."]
+    table = step_table("Wan", "in small" if tiny else "81 frames of 832 x 480", device, remarks)
+    measure_steps("wan_step", table, device, tiny, keep)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -222,7 +275,11 @@ def main() -> None:
         if not arguments.tiny:
             table.save(Path(arguments.results))
 
-    measures = {"raster": measure_raster, "attention": measure_attention}
+    from demo.bare_machine import use_host, use_pack
+
+    use_host()
+    use_pack()
+    measures = {"raster": measure_raster, "attention": measure_attention, "sdxl": measure_sdxl, "wan": measure_wan}
     for name in arguments.only or measures:
         measures[name](device, arguments.tiny, keep)
     for table in tables.values():
