@@ -120,6 +120,8 @@ def plan_regions(
     if choose_backend(backend, query_regions.device) == "triton" and query_regions.numel() and key_regions.numel():
         sizes = _block_sizes(query_regions.device)
         sizes = (block_queries or sizes[0], block_keys or sizes[1])
+        if min(sizes) < 16 or any(size & (size - 1) for size in sizes):
+            raise ValueError(f"block_queries, block_keys: got {sizes}; expected powers of two from 16.")
         lists = _block_lists(*_alike(query_regions, key_regions), *sizes, ordered)
     return RegionPlan(query_regions, key_regions, lists)
 
