@@ -181,6 +181,35 @@ class BlobAttention:
         state = (*self.texts, *self.early)
         return self._kept(("mask", state, self.places, q.shape[0], queries, keys, first, q.dtype, q.device), make)
 
+    def attend_text(self, q: Tensor, k: Tensor, v: Tensor, heads: int, how: dict) -> Tensor | None:
+        """See regional.Regions: of many tokens, where every place sees a caption wholly or not at all."""
+        queries = q.shape[2 if how.get("skip_reshape") else 1]
+        if queries <= LARGEST_DENSE:
+            return None
+
+        def plan() -> RegionPlan | None:
+            if not all(text is None or _is_sharp(text) for text in self.texts):
+                return None
+            rows = [self._text_regions(row, queries, q.device) for row in range(len(self.texts))]
+            return _plan(*_stacked(rows), q.shape[0])
+
+        state = (*self.texts, *self.early)
+        found = self._kept(("text plan", state, self.places, q.shape[0], queries, q.device), plan)
+        return None if found is None else _attend_sparse(q, k, v, heads, how, found)
+
+    def _text_regions(self, row: int, queries: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Regions of places and of text: the global prompt, each caption."""
+        text = self.texts[row]
+        if text is None or text.settings.rules == "none":
+            return tuple(torch.ones(size, 1, dtype=torch.bool, device=device) for size in (queries, self.length))
+        seen = self._pieces_seen(row, text, queries, device)[1] > 0
+        joined = text.settings.rules == "3dis" and not self.early[row]
+        shows = torch.zeros(self.length, 1 + len(text.pieces), dtype=torch.bool, device=device)
+        shows[: text.shared, 0] = True
+        for number, piece in enumerate(text.pieces, 1):
+            shows[piece.rows.start : piece.rows.stop, number] = True
+        return torch.cat((~seen.any(1, keepdim=True) | joined, seen), 1), shows
+
     # The picture's attention to itself.
 
     def within(self, block: int) -> bool:
@@ -333,6 +362,16 @@ class BlobAttention:
                     real[row, piece.blob, :size] = True
                     there[row, piece.blob] = True
         return BlobRows(*(value.to(device) for value in (tokens, real, ellipses, there)))
+
+
+def _is_sharp(text: BlobText) -> bool:
+    """Whether its masks are all or nothing."""
+    settings = text.settings
+    if settings.rules == "none":
+        return True
+    return settings.strength == 1 and all(
+        bool(((piece.weights == 0) | (piece.weights == 1)).all()) for piece in text.pieces
+    )
 
 
 def _plan(asks: Tensor, shows: Tensor, rows: int) -> RegionPlan | None:
