@@ -54,6 +54,8 @@ NODE_IDS = [
     "PaperNodes_MangaNinjaLoader",
     "PaperNodes_MangaNinjaApply",
     "PaperNodes_MangaNinjaGuider",
+    "PaperNodes_ApplyBlobs",
+    "PaperNodes_BlobTextSchedule",
     "PaperNodes_DemoCheckpoint",
 ]
 
