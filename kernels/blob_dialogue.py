@@ -71,7 +71,8 @@ def _asked(title: str, messages: list[Message], read: Callable[[str], Answer], a
     if answer.errors:
         log += [f"{title}, sent back: {error}" for error in answer.errors]
         second = read(without_thoughts(ask(repair_messages(messages, text, answer.errors))))
-        if len(second.things) > len(answer.things) or len(second.errors) <= len(answer.errors):
+        right = second.things and not second.errors
+        if right or (len(second.things), -len(second.errors)) > (len(answer.things), -len(answer.errors)):
             answer = second
         if answer.errors:
             log += [f"{title}, still wrong: {error}" for error in answer.errors]

@@ -243,10 +243,14 @@ def _placed(
     """Places and radii, float64 [n, 2] each, and the wishes for which there is no room."""
     count = len(groups)
     starts = 12 if count <= 24 else 3
-    apart = ~torch.eye(count, dtype=torch.bool)
+    over = torch.eye(count, dtype=torch.bool)
     for wish in wishes:
         if wish.kind in OVERLAPPING:
-            apart[wish.one, wish.other] = apart[wish.other, wish.one] = False
+            one, other = (wish.other, wish.one) if wish.kind == "behind" else (wish.one, wish.other)
+            over[one, other] = True
+    for middle in range(count):  # what is on a thing in front of a house may be before the house, too
+        over |= over[:, middle, None] & over[middle]
+    apart = ~(over | over.T)
     drawn = torch.rand(ATTEMPTS, starts, count, 2, generator=generator, dtype=torch.float64)
     best = None
     for attempt in range(ATTEMPTS):

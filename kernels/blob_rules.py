@@ -1,7 +1,8 @@
 """What a prompt says about things and their places, by rules: counts, sizes, "a left of b", corners.
 
 No model and no grammar: words are read from left to right. An article or a number begins a thing, a relation or a place
-ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined.
+ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined, behind a relation for the
+thing named last.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from .blob_words import (
     ARTICLES,
     BACKDROPS,
     COLOURS,
+    EMPTY_WORDS,
     FILLERS,
     MOST_OF_A_KIND,
     NUMBERS,
@@ -187,7 +189,7 @@ class _Clause:
         for number in subjects:
             if number not in objects:
                 self.result.relations.append((number, kind, tuple(objects)))
-        self.joined, self.closed = False, True
+        self.chain, self.joined, self.closed = objects, False, True  # what follows is said of the nearest thing
 
     def _skip(self, word: str) -> bool:
         if self.at < len(self.low) and self.low[self.at] == word:
@@ -252,7 +254,7 @@ class _Clause:
             tail = tail or word in TAILS
             words.append(self.words[self.at])
             self.at += 1
-        if not words:
+        if not words or all(word.lower() in EMPTY_WORDS for word in words):
             return None
         return self._known(words, count, definite)
 

@@ -54,6 +54,11 @@ NODE_IDS = [
     "PaperNodes_MangaNinjaLoader",
     "PaperNodes_MangaNinjaApply",
     "PaperNodes_MangaNinjaGuider",
+    "PaperNodes_BlobsFromMasks",
+    "PaperNodes_BlobsToMasks",
+    "PaperNodes_BlobsToBoxes",
+    "PaperNodes_BlobsToGLIGEN",
+    "PaperNodes_PlanBlobs",
     "PaperNodes_DemoCheckpoint",
 ]
 
