@@ -60,7 +60,8 @@ def parameter_messages(prompt: str, width: int, height: int, angle_zero: str) ->
     for caption, things in DEMONSTRATIONS:
         narrow = min(width / height, 1.0)
         planned = [
-            PlannedBlob(name, replace(ellipse, a=ellipse.a * narrow, b=ellipse.b * narrow)) for name, ellipse, _ in things
+            PlannedBlob(name, replace(ellipse, a=ellipse.a * narrow, b=ellipse.b * narrow))
+            for name, ellipse, _ in things
         ]
         messages += _turn(f"caption: {caption}", write_parameters(planned, width, height, angle_zero))
     return [*messages, {"role": "user", "content": f"caption: {prompt}"}]

@@ -74,7 +74,9 @@ FILLERS = frozenset(
 TAILS = frozenset("with wearing holding carrying made of without that who which whose full having for from".split())
 """What follows says how a thing looks, up to the next relation, place or end."""
 
-EMPTY_WORDS = frozenset("of to at for from as if or then it they he she we you i not no very so too be been has have".split())
+EMPTY_WORDS = frozenset(
+    "of to at for from as if or then it they he she we you i not no very so too be been has have".split()
+)
 """No thing consists of these alone."""
 
 BACKDROPS = frozenset(

@@ -153,7 +153,9 @@ class _Call(threading.Thread):
             self.error = f"{host} did not answer within {TIMEOUT:g} seconds. Try again, or a smaller model."
         except urllib.error.URLError as error:
             slow = isinstance(error.reason, TimeoutError)
-            why = f"did not answer within {TIMEOUT:g} seconds" if slow else f"cannot be reached ({_reason(error.reason)})"
+            why = (
+                f"did not answer within {TIMEOUT:g} seconds" if slow else f"cannot be reached ({_reason(error.reason)})"
+            )
             self.error = f"{host} {why}. Is the server running, and is {URL} right?"
         except Exception as error:  # noqa: BLE001 - its text may hold the headers, hence the key
             self.error = f"{host} broke off ({type(error).__name__}). Try again."
@@ -167,7 +169,9 @@ class _Call(threading.Thread):
             chunks.append(chunk)
             size += len(chunk)
             if size > LARGEST_ANSWER:
-                self.error = f"{_host(self.endpoint)} answered with more than {LARGEST_ANSWER} bytes; that is no layout."
+                self.error = (
+                    f"{_host(self.endpoint)} answered with more than {LARGEST_ANSWER} bytes; that is no layout."
+                )
                 return
         self.answer = b"".join(chunks)
 

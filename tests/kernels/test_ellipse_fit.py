@@ -17,7 +17,9 @@ def drawn(ellipses, height, width):
 def some_ellipses(count, seed, left=0.35):
     r = torch.rand(count, 5, generator=torch.Generator().manual_seed(seed))
     a = 0.14 + 0.2 * r[:, 2]
-    return torch.stack((left + 0.3 * r[:, 0], 0.4 + 0.2 * r[:, 1], a, a * (0.3 + 0.4 * r[:, 3]), (r[:, 4] - 0.5) * math.pi), -1)
+    return torch.stack(
+        (left + 0.3 * r[:, 0], 0.4 + 0.2 * r[:, 1], a, a * (0.3 + 0.4 * r[:, 3]), (r[:, 4] - 0.5) * math.pi), -1
+    )
 
 
 def errors(found, wanted, height, width):

@@ -221,7 +221,10 @@ def test_gligen_is_given_what_the_stock_node_would_give(host_path):
     many = BlobLayout(tuple(Blob(str(n), "a") for n in range(28)), 64, 64)
     assert len(BlobsToGligen.execute(given, clip, gligen, many, 0, 0, 0).result[0][0][1]["gligen"][2]) == 28
     for call, words in (
-        (lambda: BlobsToGligen.execute(result, clip, gligen, many, 0, 0, 0), "28 blobs .* brings 3 boxes; GLIGEN knows at"),
+        (
+            lambda: BlobsToGligen.execute(result, clip, gligen, many, 0, 0, 0),
+            "28 blobs .* brings 3 boxes; GLIGEN knows at",
+        ),
         (lambda: BlobsToGligen.execute(given, clip, gligen, many, 1, 0, 0), "'frame' is 1, but the layout has 1 frame"),
         (lambda: BlobsToGligen.execute(given, None, gligen, many, 0, 0, 0), "'clip' holds nothing"),
         (lambda: BlobsToGligen.execute(given, clip, gligen, None, 0, 0, 0), "'blobs' holds a NoneType"),

@@ -46,7 +46,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         if callable(answer):
             return answer(self)
         if isinstance(answer, int):
-            said = {"error": {"message": f"the server's\nown words about {SECRET[:8]}" if answer == 418 else "its words"}}
+            said = {
+                "error": {"message": f"the server's\nown words about {SECRET[:8]}" if answer == 418 else "its words"}
+            }
             return self.give(json.dumps(said).encode(), answer)
         if isinstance(answer, str):
             answer = json.dumps({"choices": [{"message": {"role": "assistant", "content": answer}}]}).encode()
