@@ -25,6 +25,10 @@ MODULES = (
     "match_points",
     "suggest_points",
     "manga_ninja",
+    "blobs_from_masks",
+    "blob_results",
+    "blobs_to_gligen",
+    "plan_blobs",
     "apply_blobs",
     "demo_checkpoint",
 )
