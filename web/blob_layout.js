@@ -10,7 +10,7 @@ app.registerExtension({
   nodeCreated(node) {
     if (node.comfyClass !== "PaperNodes_BlobLayout") return;
     mountEditor({
-      app, api, node, storeName: "layout", pictureInputs: ["picture"], label: "Blob layout", minHeight: 500,
+      app, api, node, storeName: "layout", pictureInputs: ["picture"], label: "Blob layout", size: [720, 780],
       makeHands: (editor) => new BlobLayoutHands(editor),
     });
   },

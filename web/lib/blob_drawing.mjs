@@ -86,7 +86,7 @@ function drawGhosts(context, view, blob, frame) {
     context.fillStyle = colour;
     context.fill();
     context.globalAlpha = GHOST.alpha;
-    stroke(context, colour, 1, GHOST.dash);
+    stroke(context, colour, 1.25, GHOST.dash);
     context.globalAlpha = 1;
     drawTag(context, view, [shown.middle[0], shown.middle[1] - shown.b], `frame ${key.frame}`, BENEATH);
   }

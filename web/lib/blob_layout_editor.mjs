@@ -162,21 +162,22 @@ export class BlobLayoutHands {
   describe() {
     const { current, frames } = this;
     const last = (keys) => keys.at(-1)?.frame ?? 0;
+    const short = (blob) => `Blob ${this.blobs.indexOf(blob) + 1}`;
     const beyond = this.blobs.find((blob) => Math.max(last(blob.keys), last(blob.captions)) >= frames);
     if (beyond)
       return (
-        `Blob ${this.blobs.indexOf(beyond) + 1}: a key or a caption lies beyond the last frame ${frames - 1}. ` +
+        `${short(beyond)}: a key or a caption lies beyond the last frame ${frames - 1}. ` +
         "Raise frames, or delete it."
       );
     if (this.tool === "ellipse") return "Drag to draw a blob; with Shift a circle.";
     if (!this.blobs.length) return "Drag on the picture to draw a blob, then write what it is.";
     if (!current) return "Click a blob to select it, or drag on free ground to draw one (D: also over others).";
-    if (!captionAt(current, this.frame)) return `${this.nameOf(current)}: press Enter and write what it is.`;
-    if (frames === 1) return `${this.nameOf(current)}: drag it, its squares, or the round handle to turn it.`;
+    if (!captionAt(current, this.frame)) return `${short(current)}: press Enter and write what it is.`;
+    if (frames === 1) return `${short(current)}: drag it, its squares, or the round handle to turn it.`;
     const keys = current.keys.length;
     return keys
-      ? `${this.nameOf(current)}: frame ${this.frame}, ${keys} key${keys > 1 ? "s" : ""}.`
-      : `${this.nameOf(current)} rests. Set a key, go to another frame and drag it there.`;
+      ? `${short(current)}: frame ${this.frame}, ${keys} key${keys > 1 ? "s" : ""}.`
+      : `${short(current)} rests. Set a key, go to another frame and drag it there.`;
   }
 
   // What is changed, and how: change() on the way, editor.commit() at the end; put() and set() do both.

@@ -109,6 +109,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
   .side > * { flex: 1 1 150px; }
   .side > .bar { flex: 0 0 auto; }
   .stage { flex: 1 1 180px; }
+  .body:has(.caption) { flex: 1 0 auto; }
+  .side:has(.caption) { max-height: none; }
 }
 @container editor (max-width: 400px) {
   .panel { padding: 4px; gap: 4px; }
