@@ -57,6 +57,11 @@ class BlobEditor(EditorHand):
         return self
 
     @property
+    def found_node(self) -> str:
+        """JavaScript for the node: number 2, whatever others give it."""
+        return "window.app.graph.getNodeById(2)"
+
+    @property
     def blobs(self) -> list[dict]:
         return json.loads(self.text)["blobs"]
 
@@ -78,7 +83,3 @@ class BlobEditor(EditorHand):
     def draw(self, start: tuple[float, float], end: tuple[float, float]) -> None:
         """Drag from one point of the picture to another."""
         self.drag(self.screen(*start), self.screen(*end))
-
-    def picture_of(self, path) -> None:
-        """A screenshot of the page."""
-        self.page.screenshot(path=str(path))

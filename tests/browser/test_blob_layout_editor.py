@@ -258,7 +258,7 @@ def test_save_load_run_and_what_lies_beneath(blob):
     """A second Blob Layout gives the blobs beneath; after a run they are seen."""
     made = graph(layout_text(BALL, MOVING), frames=FRAMES, picture="coffee.jpg")
     node = next(each for each in made["nodes"] if each["id"] == 2)
-    other = {**json.loads(json.dumps(node)), "id": 4, "pos": [60, 480], "size": [300, 300], "order": 0}
+    other = {**json.loads(json.dumps(node)), "id": 4, "pos": [60, 640], "flags": {"collapsed": True}, "order": 0}
     other["widgets_values"][0] = layout_text({**BALL, "x": 0.8, "caption": "planned"})
     other["inputs"][0]["link"] = None
     other["outputs"][1]["links"], other["outputs"][0]["links"] = None, [4]
@@ -267,7 +267,6 @@ def test_save_load_run_and_what_lies_beneath(blob):
     made["links"].append([4, 4, 0, 2, 1, "PN_BLOBS"])
     blob.show(made | {"last_node_id": 4, "last_link_id": 4})
     assert blob.ask("hands.beneath.length") == 0
-    blob.select("1")
     blob.draw((0.25, 0.6), (0.3, 0.6))
     text = blob.text
     prompt, saved = blob.editor.export()
@@ -304,7 +303,8 @@ def test_large_view_from_phone_to_4k_and_screen_readers(blob, width, height, lea
         unnamed = blob.ask(
             f"[...editor.root.querySelectorAll({named})].filter(each =>"
             " !(each.getAttribute('aria-label') || each.textContent.trim()"
-            " || each.classList.contains('group') || each.getAttribute('role') === 'status')).map(each => each.outerHTML)"
+            " || each.classList.contains('group') || each.getAttribute('role') === 'status'))"
+            ".map(each => each.outerHTML)"
         )
         assert unnamed == []
         cut = blob.ask(
