@@ -9,7 +9,7 @@ import { COLOURS } from "./editor_style.mjs";
 const GROUND = "#1b1d21";
 const GRID = "rgba(255, 255, 255, 0.06)";
 const CELLS = 8; // along the shorter side
-const TINT = { plain: 0.24, chosen: 0.36 };
+const TINT = { plain: 0.2, chosen: 0.3 };
 const BENEATH = "#9aa3b2";
 const TAG = { font: "12px Inter, system-ui, sans-serif", high: 19, most: 170 };
 const GHOST = { alpha: 0.75, dash: [5, 4] };
