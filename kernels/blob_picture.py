@@ -21,6 +21,7 @@ TINT = 0.32
 _INK = (16, 17, 19)
 _LINE = 1 / 240  # of the picture's shorter side
 _TEXT = 1 / 26  # likewise; a tag is at most half as wide as the picture
+_LONGEST = 120  # characters of a caption that a tag may try to show
 _FINE = 2  # a tag's drawing's pixels to one of the picture's side, so that its rims are smooth
 _BASE, _RING = 31, 9973
 
@@ -185,7 +186,7 @@ def _tag(number: int, caption: str, colour: tuple[int, int, int], width: int, he
     size = max(9.0, min(width, height) * _TEXT) * _FINE
     font = ImageFont.load_default(size)
     most = max(width * _FINE / 2, 3 * size)
-    text = whole = f"{number}  {' '.join(caption.split())}".rstrip()
+    text = whole = f"{number}  {' '.join(caption.split())[:_LONGEST]}".rstrip()
     shown = len(whole)
     while shown > len(str(number)) and font.getlength(text) > most:
         shown -= 1

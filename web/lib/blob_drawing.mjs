@@ -11,7 +11,7 @@ const GRID = "rgba(255, 255, 255, 0.06)";
 const CELLS = 8; // along the shorter side
 const TINT = { plain: 0.2, chosen: 0.3 };
 const BENEATH = "#9aa3b2";
-const TAG = { font: "12px Inter, system-ui, sans-serif", high: 19, most: 170 };
+const TAG = { font: "12px Inter, system-ui, sans-serif", high: 19, most: 170, letters: 60 };
 const GHOST = { alpha: 0.75, dash: [5, 4] };
 
 // The ground: the picture behind, or an empty one with a grid to place things by.
@@ -45,6 +45,7 @@ export function drawBlobs(context, hands) {
     const { middle } = onCanvas(view, hands.at(blob));
     drawTag(context, view, middle, `${index + 1}  ${captionAt(blob, frame)}`, blobColour(blob.id));
   });
+  for (const handle of hands.handles()) drawHandle(context, handle);
 }
 
 function drawBlob(context, hands, blob) {
@@ -106,7 +107,6 @@ function drawCurrent(context, hands, blob) {
   const end = [x - shown.across[0] * shown.b, y - shown.across[1] * shown.b];
   trace(context, [end, turnerOf(view, shown)], false);
   stroke(context, COLOURS.line, 1);
-  for (const handle of hands.handles()) drawHandle(context, handle);
 }
 
 // Words on a colour, with their middle at a place, inside the canvas.
@@ -114,9 +114,10 @@ function drawTag(context, view, [x, y], words, colour) {
   context.font = TAG.font;
   context.textBaseline = "middle";
   context.textAlign = "center";
-  let text = words.trim();
-  for (let length = text.length; length > 2 && context.measureText(text).width > TAG.most; length--)
-    text = `${words.slice(0, length).trim()}\u2026`;
+  const whole = words.trim().slice(0, TAG.letters);
+  let text = whole;
+  for (let length = whole.length; length > 2 && context.measureText(text).width > TAG.most; length--)
+    text = `${whole.slice(0, length).trim()}\u2026`;
   const wide = context.measureText(text).width + 12,
     { area } = view;
   if (x < area.x - wide || x > area.x + area.width + wide || y < area.y - TAG.high || y > area.y + area.height + TAG.high)
