@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from .blob_layout import Blob, BlobLayout
-from .ellipses import boxes, coordinates
+from .ellipses import boxes
 from .match_picture import pair_colour
 
 GROUND = (27, 29, 33)
@@ -75,13 +75,12 @@ def tinted(ground: Tensor, ellipses: Tensor, colours: Tensor, line: float, tint:
         float32 [H, W, 3]; ``ground`` is left as it was. Outlines are smooth to the first order in the distance.
 
     Raises:
-        ValueError: see check_ellipses.
+        ValueError: see ``check_ellipses``.
     """
     height, width = ground.shape[:2]
     drawn = ground.clone()
     room = 2 * line + 2
-    size = boxes(ellipses, height, width).new_tensor([width, height, width, height])
-    places = (boxes(ellipses, height, width) * size).tolist()
+    places = (boxes(ellipses, height, width) * ellipses.new_tensor([width, height, width, height])).tolist()
     dark = ground.new_tensor(_INK) / 255
     for ellipse, colour, (left, top, right, bottom) in zip(ellipses, colours, places, strict=True):
         # Only what it touches is computed.
@@ -89,8 +88,7 @@ def tinted(ground: Tensor, ellipses: Tensor, colours: Tensor, line: float, tint:
         top, bottom = max(math.floor(top - room), 0), min(math.ceil(bottom + room), height)
         if left >= right or top >= bottom:
             continue
-        piece = _seen_from(ellipse, height, width, left, top, right, bottom)
-        away = _signed_distance(piece, bottom - top, right - left)
+        away = _signed_distance(ellipse, height, width, (left, top, right, bottom))
         inside = (0.5 - away).clamp(0, 1)
         ring, rim = _band(away, line), _band(away - 3 * line / 4, line / 2)
         part = drawn[top:bottom, left:right]
@@ -104,22 +102,20 @@ def _band(away: Tensor, thick: float) -> Tensor:
     return ((thick + 1) / 2 - away.abs()).clamp(0, min(1.0, thick))
 
 
-def _signed_distance(ellipse: Tensor, height: int, width: int) -> Tensor:
-    """Pixels from the ellipse, negative inside, float32 [H, W]: (f - 1) / |grad f| with f the root of q."""
-    u, v = coordinates(ellipse, height, width)
-    a, b = (ellipse[2:4] * height).float().clamp_min(1e-3)
+def _signed_distance(ellipse: Tensor, height: int, width: int, window: tuple[int, int, int, int]) -> Tensor:
+    """Pixels from the ellipse [5] in a window (left, top, right, bottom) of a picture, float32, negative inside.
+
+    (f - 1) / |grad f|, with f the root of q of ``kernels/ellipses.py``.
+    """
+    left, top, right, bottom = window
+    x, y, a, b, angle = ellipse.float()
+    a, b = a * height, b * height
+    dx = torch.arange(left, right, device=ellipse.device) + 0.5 - x * width
+    dy = (torch.arange(top, bottom, device=ellipse.device)[:, None] + 0.5) - y * height
+    u, v = (dx * angle.cos() + dy * angle.sin()) / a, (dy * angle.cos() - dx * angle.sin()) / b
     far = torch.hypot(u, v)
     slope = torch.hypot(u / a, v / b) / far.clamp_min(1e-6)
     return (far - 1) / slope.clamp_min(1e-6)
-
-
-def _seen_from(ellipse: Tensor, height: int, width: int, left: int, top: int, right: int, bottom: int) -> Tensor:
-    """The ellipse [5] in units of a piece of the picture."""
-    x, y, a, b, angle = ellipse
-    high, wide = bottom - top, right - left
-    return torch.stack(
-        ((x * width - left) / wide, (y * height - top) / high, a * height / high, b * height / high, angle)
-    )
 
 
 class BlobPictures:

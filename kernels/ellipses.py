@@ -40,28 +40,6 @@ def check_size(height: int, width: int) -> None:
         raise ValueError(f"ellipses: the picture is {width}x{height} pixels; expected at least 1x1.")
 
 
-def coordinates(ellipses: Tensor, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """u and v of every pixel's middle: how far it lies along an ellipse's two axes, in half axes.
-
-    Args:
-        ellipses: [..., 5], see the top of this module.
-        height, width: of the picture.
-
-    Returns:
-        Two float32 [..., height, width], on the device of ``ellipses``.
-
-    Raises:
-        ValueError: see check_ellipses; a picture without pixels.
-    """
-    check_ellipses(ellipses)
-    check_size(height, width)
-    x, y, a, b, angle = ellipses.float()[..., None, None].unbind(-3)
-    dx = torch.arange(width, device=ellipses.device) + 0.5 - x * width
-    dy = (torch.arange(height, device=ellipses.device)[:, None] + 0.5) - y * height
-    cos, sin = angle.cos(), angle.sin()
-    return (dx * cos + dy * sin) / (a * height), (dy * cos - dx * sin) / (b * height)
-
-
 def distances(ellipses: Tensor, height: int, width: int) -> Tensor:
     """q of every pixel's middle: 0 in the middle of an ellipse, 1 on it.
 
@@ -75,7 +53,14 @@ def distances(ellipses: Tensor, height: int, width: int) -> Tensor:
     Raises:
         ValueError: see check_ellipses; a picture without pixels.
     """
-    u, v = coordinates(ellipses, height, width)
+    check_ellipses(ellipses)
+    check_size(height, width)
+    x, y, a, b, angle = ellipses.float()[..., None, None].unbind(-3)
+    dx = torch.arange(width, device=ellipses.device) + 0.5 - x * width
+    dy = (torch.arange(height, device=ellipses.device)[:, None] + 0.5) - y * height
+    cos, sin = angle.cos(), angle.sin()
+    u = (dx * cos + dy * sin) / (a * height)
+    v = (dy * cos - dx * sin) / (b * height)
     return u * u + v * v
 
 

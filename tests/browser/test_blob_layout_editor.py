@@ -325,6 +325,9 @@ def test_large_view_from_phone_to_4k_and_screen_readers(blob, width, height, lea
         assert min(box) >= least
         blob.draw((0.25, 0.6), (0.5, 0.5))
         assert near([blob.blobs[0]["x"], blob.blobs[0]["y"]], [0.5, 0.5], 0.02)
+        blob.press("Enter")
+        blob.page.keyboard.press("Escape")
+        assert blob.ask("editor.dialog.open && editor.shadow.activeElement === editor.canvas"), "back from the caption"
         blob.press("f")
         assert not blob.ask("editor.dialog.open")
     finally:
