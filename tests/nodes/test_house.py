@@ -54,6 +54,7 @@ NODE_IDS = [
     "PaperNodes_MangaNinjaLoader",
     "PaperNodes_MangaNinjaApply",
     "PaperNodes_MangaNinjaGuider",
+    "PaperNodes_BlobLayout",
     "PaperNodes_BlobsFromMasks",
     "PaperNodes_BlobsToMasks",
     "PaperNodes_BlobsToBoxes",
