@@ -56,8 +56,8 @@ class Arm:
     end: float = 1.0
     """Until which part of the sampling blobs hold."""
 
-    padding: int = 0
-    """Rows of the encoder's padding that captions keep behind their end."""
+    place: float = 0.0
+    """Until which part of the sampling the prompt tells no more than the place and the light."""
 
 
 ARMS = {
@@ -89,6 +89,11 @@ def clip_ellipses(scenes: Scenes, device: torch.device, part: int = 32) -> tuple
     return torch.cat(stacked[:parts]), torch.cat(stacked[parts:])
 
 
+def place_of(prompt: str) -> str:
+    """What a full caption tells of place and light."""
+    return prompt[max(prompt.rfind(f" {word} ") for word in ("in", "at", "on")) + 1 :]
+
+
 class LayoutVideo:
     """The video model with blobs.
 
@@ -110,10 +115,10 @@ class LayoutVideo:
         self.device = device
         self.working = torch.bfloat16 if device.type == "cuda" else torch.float32
 
-    def caption_states(self, texts: list[str], padding: int = 0) -> list[Tensor]:
-        """What the text encoder says of captions, float [n, 4096], up to the end token and some padding behind it."""
+    def caption_states(self, texts: list[str]) -> list[Tensor]:
+        """What the text encoder says of captions, float [n, 4096], up to the end token."""
         end = vocabulary().index(END)
-        counts = [rows.index(end) + 1 + padding for rows in token_rows(texts).tolist()]
+        counts = [rows.index(end) + 1 for rows in token_rows(texts).tolist()]
         return [states[:count] for states, count in zip(self.models.networks.encode_text(texts), counts, strict=True)]
 
     @torch.no_grad()
@@ -142,7 +147,7 @@ class LayoutVideo:
         for states, texts, shapes, there in zip(
             self.models.networks.encode_text(prompts), captions_, ellipses, present, strict=True
         ):
-            anchors = [[(0, some)] for some in self.caption_states(texts, arm.padding)]
+            anchors = [[(0, some)] for some in self.caption_states(texts)]
             count = len(texts)
             given.append((states, anchors, (shapes[:, :count], there[:, :count]), settings))
         rows = -(-max(blob_text(*some)[1].length for some in given) // 8) * 8
@@ -153,9 +158,11 @@ class LayoutVideo:
         from papernodes.patches.blobs import options_with_blobs
 
         encode, sigmas = self.models.networks.encode_text, self.models.sigmas.tolist()
-        plain, empty, texts, states, cache = encode(prompts), encode([""]), None, None, {}
+        plain, empty, cache = encode(prompts), encode([""]), {}
+        told = place = None
         if arm.settings is not None:
-            states, texts = self._texts(prompts, captions_, ellipses, present, arm)
+            told = self._texts(prompts, captions_, ellipses, present, arm)
+            place = self._texts([place_of(text) for text in prompts], captions_, ellipses, present, arm)
         x = noise * sigmas[0]
 
         def velocity(context: Tensor, sigma: float, options: dict) -> Tensor:
@@ -167,8 +174,8 @@ class LayoutVideo:
 
         for step, (now, later) in enumerate(itertools.pairwise(sigmas)):
             progress, options, context = step / (len(sigmas) - 1), {}, plain
-            if texts is not None and progress < arm.end:
-                context = states
+            if told is not None and progress < arm.end:
+                context, texts = place if progress < arm.place else told
                 options = options_with_blobs(texts, {}, self.network, x.shape, progress=progress, cache=cache)
             wanted = velocity(context, now, options)
             other = velocity(empty.expand_as(plain), now, {})
@@ -336,7 +343,7 @@ def main() -> None:
     arms = dict(ARMS)
     if arguments.arms:
         for name, settings in json.loads(arguments.arms.read_text(encoding="utf-8")).items():
-            arms[name] = Arm(settings, settings.pop("end", 1.0), settings.pop("padding", 0))
+            arms[name] = Arm(settings, settings.pop("end", 1.0), settings.pop("place", 0.0))
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
