@@ -65,6 +65,7 @@ def test_what_is_read_all_the_same(text, ellipse, notes):
     ("\n".join([GOOD] * 101), 100, "There are 101 objects"),
     ("a {cx: 1\n" + GOOD, 1, r"line 1 \(a\): cy and major"),
     ("{" * 5000, 0, ""),
+    ("x " * 90_000 + "{cx:1 " * 9_000 + "cx:1 " * 9_000, 0, ""),
 ])  # fmt: skip
 def test_what_is_worth_asking_again(text, things, words):
     answer = read_parameters(text, 512, 512, "vertical")
@@ -192,6 +193,8 @@ def test_what_the_log_says():
                   "Not understood: 'Above of'"):  # fmt: skip
         assert words in text, text
     assert len(layout.blobs) == 23
+    crowd, _ = plan_by_rules("7 cats left of 7 dogs and 7 birds above 7 fish", 512, 512, 0)
+    assert len(crowd.blobs) == 28
     for prompt in ("", "  ,,, ", "0 cats"):
         with pytest.raises(ValueError, match="could be read as a thing"):
             plan_by_rules(prompt, 512, 512, 0)
