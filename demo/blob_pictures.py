@@ -18,7 +18,15 @@ from demo.world.scene import draw_scenes
 
 SIZE = 256
 WIDTH, HEIGHT = 300, 200
-COLOURS = ((230, 126, 34), (41, 128, 185), (39, 174, 96), (142, 68, 173), (192, 57, 43), (22, 160, 133), (127, 140, 141))
+COLOURS = (
+    (230, 126, 34),
+    (41, 128, 185),
+    (39, 174, 96),
+    (142, 68, 173),
+    (192, 57, 43),
+    (22, 160, 133),
+    (127, 140, 141),
+)
 GROUND, GREY = (250, 250, 248), (205, 208, 212)
 
 LAYOUT = {
@@ -158,9 +166,7 @@ def planned() -> None:
     """What the rules make of some prompts."""
     from papernodes.nodes.plan_blobs import RULES, PlanBlobs
 
-    layouts = [
-        PlanBlobs.execute(prompt, RULES, WIDTH, HEIGHT, "vertical", PLAN_SEED).result[0] for prompt in PROMPTS
-    ]
+    layouts = [PlanBlobs.execute(prompt, RULES, WIDTH, HEIGHT, "vertical", PLAN_SEED).result[0] for prompt in PROMPTS]
     save("PlanBlobs", [as_tensor(drawn_layout(layout, WIDTH, HEIGHT)) for layout in layouts], list(PROMPTS), 2)
 
 

@@ -1,8 +1,8 @@
 """Places for the things that a prompt names: the rule-based planner's second half.
 
 Every wish is a bound on a place or on the difference of two; things start somewhere, and what is violated is pushed
-right a little at a time, from several starts at once. What finds no room is made smaller. Two upright ellipses are apart
-if their middles are outside the ellipse whose half axes are the sums of theirs, which holds their Minkowski sum.
+right a little at a time, from several starts at once. What finds no room is made smaller. Two upright ellipses are
+apart if their middles are outside the ellipse whose half axes are the sums of theirs, which holds their Minkowski sum.
 """
 
 from __future__ import annotations
@@ -198,7 +198,6 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
 
     def less(one: int, other: int, axis: int, most: Tensor | float) -> None:
         rows.append((one, other, axis, float(most)))
-        numbers.append(number)
 
     def level(one: int, other: int, axis: int, most: Tensor | float) -> None:
         less(one, other, axis, most)
@@ -206,7 +205,9 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
 
     for number, wish in enumerate(wishes):
         one, other = wish.one, wish.other
-        beside = GAP * (alike[wish.kind, other] - 1)  # how far the outer ones of several must be from the middle, in half widths
+        beside = GAP * (
+            alike[wish.kind, other] - 1
+        )  # how far the outer ones of several must be from the middle, in half widths
         apart, above = GAP * (rx[one] + rx[other]), GAP * (ry[one] + ry[other])
         if wish.kind in ("left", "right", "beside"):
             first, second = (one, other) if wish.kind == "left" else (other, one)
@@ -237,6 +238,7 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
             less(one, third, 0, -GAP * (rx[one] + rx[third]))
             level(one, other, 1, 0.4 * above)
             level(one, third, 1, 0.4 * GAP * (ry[one] + ry[third]))
+        numbers += [number] * (len(rows) - len(numbers))
     return rows, numbers
 
 

@@ -1,6 +1,6 @@
 """A layout in words: the CSS lines in which a language model plans one, read tolerantly, and what it is asked.
 
-BlobGEN (Nie et al., ICML 2024, section 2.4) lets a language model plan in two passes, on a canvas of 512 x 512 pixels.
+BlobGEN (Nie et al., ICML 2024) lets a language model plan in two passes, on a canvas of 512 x 512 pixels.
 First where things stand, then what each looks like::
 
     cat {major-radius: 90px; minor-radius: 60px; cx: 150px; cy: 330px; angle: 90}

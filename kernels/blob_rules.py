@@ -1,8 +1,8 @@
 """What a prompt says about things and their places, by rules: counts, sizes, "a left of b", corners.
 
 No model and no grammar: words are read from left to right. An article or a number begins a thing, a relation or a place
-ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined, behind a relation for the
-thing named last.
+ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined, behind a
+relation for the thing named last.
 """
 
 from __future__ import annotations
@@ -210,8 +210,8 @@ class _Clause:
         group = self.result.groups[number]
         if bare and len(self.result.groups) > 1 and not self._bare_allowed(number):
             self.result.groups.pop()
-            self.result.notes.append(f"Left to the prompt: '{' '.join(group.words)}'; a thing begins with 'a', 'the' or "
-                                     "a number.")  # fmt: skip
+            left = " ".join(group.words)
+            self.result.notes.append(f"Left to the prompt: '{left}'; a thing begins with 'a', 'the' or a number.")
             return
         if self.waiting is not None:
             if isinstance(self.waiting[0], str):
@@ -266,7 +266,7 @@ class _Clause:
         if definite:
             for number, group in enumerate(self.result.groups):
                 described = {word.lower() for word in group.words}
-                if group.noun == noun and {word for word in low[: head - 1]} <= described:
+                if group.noun == noun and described.issuperset(low[: head - 1]):
                     return number
         if count is None:
             count = 1
