@@ -79,12 +79,16 @@ FILLERS = _words(
 TAILS = _words("with wearing holding carrying made of without that who which whose full having for from")
 """What follows says how a thing looks, up to the next relation, place or end."""
 
+PRONOUNS = _words("it him her them")
+"""The thing that was named last."""
+
 EMPTY_WORDS = _words("of to at for from as if or then it they he she we you i not no very so too be been has have")
 """No thing consists of these alone."""
 
 BACKDROPS = _words(
     "forest woods snow desert room park sea ocean sky city street garden field meadow beach kitchen space jungle "
-    "mountains night rain sun sunset sunrise fog air water world style studio countryside landscape bedroom"
+    "mountains night rain sun sunset sunrise fog air water world style studio countryside landscape bedroom "
+    "moon grass ground floor lawn hill"
 )
 """Places that a thing is "in" which fill the picture: the prompt draws them, they get no ellipse."""
 

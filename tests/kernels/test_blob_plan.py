@@ -176,6 +176,11 @@ def test_a_conversation():
      (1, "a man wearing a hat")], [(0, "beside", (1,))]),
     ("cat, dog and horse", [(1, "a cat"), (1, "a dog"), (1, "a horse")], []),
     ("a fox sitting in front of a tree in a forest", [(1, "a fox"), (1, "a tree")], [(0, "front", (1,))]),
+    ("a room with a cat in a hat", [(1, "a cat"), (1, "a hat")], [(0, "inside", (1,))]),
+    ("a woman with a hat is left of a tree, next to it a dog. It is below a bird.",
+     [(1, "a woman with a hat"), (1, "a tree"), (1, "a dog"), (1, "a bird")],
+     [(0, "left", (1,)), (2, "beside", (1,)), (2, "below", (3,))]),
+    ("a boat above the sea. It is in the sea", [(1, "a boat"), (1, "a sea")], [(0, "above", (1,))]),
     ("boxes", [(3, "a box")], []),
 ])  # fmt: skip
 def test_prompts_are_understood(prompt, groups, relations):
