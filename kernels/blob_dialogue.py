@@ -1,4 +1,4 @@
-"""A layout planned in a conversation with a language model: two passes, each answer sent back once if it has mistakes."""
+"""A layout planned in a conversation with a language model: two passes, an answer with mistakes sent back once."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ Ask = Callable[[list[Message]], str]
 
 
 def plan_by_model(prompt: str, width: int, height: int, angle_zero: str, ask: Ask) -> tuple[BlobLayout, list[str]]:
-    """A layout of what a language model makes of a prompt (BlobGEN, section 2.4; the prompts are our own).
+    """A layout of what a language model makes of a prompt (BlobGEN; the prompts are our own).
 
     Args:
         prompt: what is to be seen.
@@ -43,8 +43,8 @@ def plan_by_model(prompt: str, width: int, height: int, angle_zero: str, ask: As
     things = list(placed.things)
     if not things:
         raise ValueError(
-            f"the model answered twice without a thing that could be placed. {' '.join(placed.errors[:3])} Try again, "
-            "another model, or the rules."
+            f"the model answered twice without a thing that could be placed. {' '.join(placed.errors[:3])} Try "
+            "again, another model, or the rules."
         )
     names = [thing.name for thing in things]
     described = _asked(

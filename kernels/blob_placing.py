@@ -1,12 +1,13 @@
 """Places for the things that a prompt names: the rule-based planner's second half.
 
 Every wish is a bound on a place or on the difference of two; things start somewhere, and what is violated is pushed
-right a little at a time, from several starts at once. What finds no room is made smaller. Two upright ellipses are apart
-if their middles are outside the ellipse whose half axes are the sums of theirs, which holds their Minkowski sum.
+right a little at a time, from several starts at once. What finds no room is made smaller. Two upright ellipses are
+apart if their middles are outside the ellipse whose half axes are the sums of theirs, which holds their Minkowski sum.
 """
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 
 import torch
@@ -113,7 +114,7 @@ def _wishes(read: Understood, groups: list[int], log: list[str]) -> list[Wish]:
                 new += [Wish(one, kind, other) for other in others]
             else:
                 new.append(Wish(one, kind, others[number % len(others)]))
-        if any(wish.one == wish.other or _closes_a_circle(found, wish) for wish in new):
+        if any(wish.one == wish.other for wish in new) or _closes_a_circle(found, new):
             log.append(f"Left out, because it contradicts what was said before: {title}.")
             continue
         log.append(title)
@@ -121,7 +122,7 @@ def _wishes(read: Understood, groups: list[int], log: list[str]) -> list[Wish]:
     return found
 
 
-def _closes_a_circle(wishes: list[Wish], new: Wish) -> bool:
+def _closes_a_circle(wishes: list[Wish], new: list[Wish]) -> bool:
     """Whether something would have to be left of, or above, itself."""
 
     def arrow(wish: Wish) -> tuple[str, int, int]:
@@ -129,17 +130,19 @@ def _closes_a_circle(wishes: list[Wish], new: Wish) -> bool:
             return OPPOSITE[wish.kind], wish.other, wish.one
         return ("above" if wish.kind == "on" else wish.kind), wish.one, wish.other
 
-    kind, start, goal = arrow(new)
-    if kind not in ("left", "above"):
-        return False
-    arrows = [arrow(wish) for wish in wishes]
-    reached, waiting = set(), [goal]
-    while waiting:
-        here = waiting.pop()
-        if here == start:
-            return True
-        reached.add(here)
-        waiting += [to for some, of, to in arrows if some == kind and of == here and to not in reached]
+    after: dict[tuple[str, int], set[int]] = {}
+    for wish in (*wishes, *new):
+        kind, of, to = arrow(wish)
+        after.setdefault((kind, of), set()).add(to)
+    for kind, start, goal in {arrow(wish) for wish in new}:
+        reached, waiting = set(), [goal] if kind in ("left", "above") else []
+        while waiting:
+            here = waiting.pop()
+            if here == start:
+                return True
+            if here not in reached:
+                reached.add(here)
+                waiting += after.get((kind, here), ())
     return False
 
 
@@ -191,10 +194,10 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
     """Bounds (one, other, axis, c): place of one less that of the other at most c; and of each the wish's number."""
     rows, numbers = [], []
     rx, ry = radii.unbind(1)
+    alike = Counter((wish.kind, wish.other) for wish in wishes)
 
     def less(one: int, other: int, axis: int, most: Tensor | float) -> None:
         rows.append((one, other, axis, float(most)))
-        numbers.append(number)
 
     def level(one: int, other: int, axis: int, most: Tensor | float) -> None:
         less(one, other, axis, most)
@@ -202,8 +205,9 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
 
     for number, wish in enumerate(wishes):
         one, other = wish.one, wish.other
-        alike = sum(some.kind == wish.kind and some.other == other for some in wishes)
-        beside = GAP * (alike - 1)  # how far the outer ones of several must be from the middle, in half widths
+        beside = GAP * (
+            alike[wish.kind, other] - 1
+        )  # how far the outer ones of several must be from the middle, in half widths
         apart, above = GAP * (rx[one] + rx[other]), GAP * (ry[one] + ry[other])
         if wish.kind in ("left", "right", "beside"):
             first, second = (one, other) if wish.kind == "left" else (other, one)
@@ -234,6 +238,7 @@ def _rows(wishes: list[Wish], radii: Tensor) -> tuple[list[tuple[int, int, int, 
             less(one, third, 0, -GAP * (rx[one] + rx[third]))
             level(one, other, 1, 0.4 * above)
             level(one, third, 1, 0.4 * GAP * (ry[one] + ry[third]))
+        numbers += [number] * (len(rows) - len(numbers))
     return rows, numbers
 
 
@@ -274,8 +279,7 @@ def _relaxed(
 ) -> Tensor:
     """Places [starts, n, 2] after all rounds of pushing."""
     sums = radii[:, None] + radii
-    one, other, axis = (torch.tensor([row[n] for row in rows], dtype=torch.int64) for n in range(3))
-    most = torch.tensor([row[3] for row in rows], dtype=torch.float64)
+    one, other, axis, most = _columns(rows)
     count = places.shape[1]
     for number in range(ROUNDS):
         apart_by = (places[:, :, None] - places[:, None]) / sums
@@ -292,6 +296,11 @@ def _relaxed(
     return places
 
 
+def _columns(rows: list[tuple[int, int, int, float]]) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    one, other, axis = (torch.tensor([row[n] for row in rows], dtype=torch.int64) for n in range(3))
+    return one, other, axis, torch.tensor([row[3] for row in rows], dtype=torch.float64)
+
+
 def _violations(
     places: Tensor, radii: Tensor, apart: Tensor, rows: list[tuple[int, int, int, float]]
 ) -> tuple[Tensor, Tensor]:
@@ -299,10 +308,12 @@ def _violations(
     sums = radii[:, None] + radii
     distance = ((places[:, :, None] - places[:, None]) / sums).square().sum(-1).sqrt()
     overlap = ((1.0 + 1e-6 - distance).clamp_min(0) * apart).flatten(1).sum(1)
-    broken = torch.zeros(len(places), len(rows), dtype=torch.float64)
-    for number, (one, other, axis, most) in enumerate(rows):
-        slack = (GAP - 1.01) / GAP * abs(most) + 0.002
-        broken[:, number] = (places[:, one, axis] - places[:, other, axis] - most - slack).clamp_min(0)
+    if not rows:
+        return torch.zeros(len(places), 0, dtype=torch.float64), overlap
+    one, other, axis, most = _columns(rows)
+    flat = places.flatten(1)
+    slack = (GAP - 1.01) / GAP * most.abs() + 0.002
+    broken = (flat[:, one * 2 + axis] - flat[:, other * 2 + axis] - most - slack).clamp_min(0)
     return broken, overlap
 
 

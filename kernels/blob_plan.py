@@ -1,6 +1,6 @@
 """A layout in words: the CSS lines in which a language model plans one, read tolerantly, and what it is asked.
 
-BlobGEN (Nie et al., ICML 2024, section 2.4) lets a language model plan in two passes, on a canvas of 512 x 512 pixels.
+BlobGEN (Nie et al., ICML 2024) lets a language model plan in two passes, on a canvas of 512 x 512 pixels.
 First where things stand, then what each looks like::
 
     cat {major-radius: 90px; minor-radius: 60px; cx: 150px; cy: 330px; angle: 90}
@@ -33,10 +33,9 @@ FIELDS = {
 }
 _VALUE = re.compile(
     r"(?P<field>" + "|".join(f"(?P<_{n}>{words})" for n, words in enumerate(FIELDS.values())) + r")"
-    r"['\"]?\s*[:=]\s*['\"]?(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+))?\s*(?P<unit>px|deg(?:rees)?|%)?(?P<rest>[^;,}\n]*)",
+    r"['\"]?\s*[:=]\s*['\"]?(?P<number>[-+]?(?:\d+(?:\.\d*)?|\.\d+))?\s*(?P<unit>px|deg(?:rees)?|%)?(?P<rest>[^;,}\n]{0,80})",
     re.IGNORECASE,
 )
-_ENTRY = re.compile(r"(?P<name>[^{}\n]*)\{(?P<body>[^{}]*)(?P<end>\}|$|(?=\{))")
 
 
 @dataclass(frozen=True)
@@ -180,14 +179,20 @@ def _entries(text: str, notes: list[str]) -> list[tuple[str, str, bool]]:
         notes.append("Code fences are left out.")
         text = re.sub(r"```[A-Za-z]*", "", text)
     found, spoken, last = [], [], 0
-    while match := _ENTRY.search(text, last):
-        spoken.append(text[last : match.start()])
-        name = re.sub(r"^[\s\-*+#>.\d)(]+|[\s:=*`\"']+$", "", match["name"]).strip("*`\"' .")
-        body, last = match["body"], match.end()
-        if not match["end"] and last < len(text):  # its last line is the next one's name
+    # By hand, since no expression finds the names of a long line without braces in one go.
+    while (opening := text.find("{", last)) >= 0:
+        start = max(text.rfind("\n", last, opening) + 1, text.rfind("}", last, opening) + 1, last)
+        spoken.append(text[last:start])
+        name = text[start:opening][-2 * LONGEST_NAME :].strip()
+        name = re.sub(r"^[-*+#>.)(\d\s]+", "", name).strip("*`\"' .:=")
+        closing, following = text.find("}", opening), text.find("{", opening + 1)
+        closed = closing >= 0 and not 0 <= following < closing
+        end = closing if closed else following if following >= 0 else len(text)
+        body, last = text[opening + 1 : end], end + closed
+        if not closed and following >= 0:  # its last line is the next one's name
             body, newline, after = body.rpartition("\n")
-            body, last = (body, last - len(after)) if newline else (after, last)
-        found.append((" ".join(name.split())[:LONGEST_NAME] or "object", body, match["end"] == "}"))
+            body, last = (body, end - len(after)) if newline else (after, end)
+        found.append((" ".join(name.split())[:LONGEST_NAME] or "object", body, closed))
     spoken.append(text[last:])
     words = " ".join(" ".join(spoken).split())
     if words.strip(" .;,`"):

@@ -1,8 +1,8 @@
 """What a prompt says about things and their places, by rules: counts, sizes, "a left of b", corners.
 
 No model and no grammar: words are read from left to right. An article or a number begins a thing, a relation or a place
-ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined, behind a relation for the
-thing named last.
+ends it; "and" and commas join things, and what is said of places behind them holds for all that are joined, behind a
+relation for the thing named last.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from .blob_words import (
     NUMBERS,
     OPENINGS,
     PLACES,
+    PRONOUNS,
     QUANTITIES,
     RELATIONS,
     SIZES,
@@ -161,7 +162,7 @@ class _Clause:
     def _relation(self, found: str) -> None:
         subjects, fronted = list(self.chain), self.joined or not self.chain
         kind = RELATIONS[found]
-        start = self.at
+        start, before = self.at, len(self.result.groups)
         self.at += len(found.split())
         objects = []
         while self.at < len(self.words):
@@ -175,7 +176,7 @@ class _Clause:
             self.result.notes.append(f"Not understood: '{' '.join(self.words[start : self.at])}'.")
             return
         backdrop = self.result.groups[objects[-1]]
-        fresh = objects[-1] == len(self.result.groups) - 1
+        fresh = objects[-1] >= before
         if kind in ("inside", "on", "below") and backdrop.noun in BACKDROPS and fresh:
             self.result.groups.pop()
             self.result.notes.append(f"'{' '.join(backdrop.words)}' is left to the prompt: it gets no ellipse.")
@@ -200,7 +201,7 @@ class _Clause:
     def _one_more(self) -> None:
         """A thing that is no object of a relation."""
         bare = not self._starts() and self.low[self.at] not in SIZES
-        start = self.at
+        start, before = self.at, len(self.result.groups)
         number = self._group()
         if number is None:
             skipped = " ".join(self.words[start : max(self.at, start + 1)])
@@ -208,10 +209,11 @@ class _Clause:
             self.result.notes.append(f"Not understood: '{skipped}'.")
             return
         group = self.result.groups[number]
-        if bare and len(self.result.groups) > 1 and not self._bare_allowed(number):
+        # Things without articles are read where the first one had none either.
+        if bare and 0 < before < len(self.result.groups) and not self.result.groups[0].bare:
             self.result.groups.pop()
-            self.result.notes.append(f"Left to the prompt: '{' '.join(group.words)}'; a thing begins with 'a', 'the' or "
-                                     "a number.")  # fmt: skip
+            left = " ".join(group.words)
+            self.result.notes.append(f"Left to the prompt: '{left}'; a thing begins with 'a', 'the' or a number.")
             return
         if self.waiting is not None:
             if isinstance(self.waiting[0], str):
@@ -222,14 +224,14 @@ class _Clause:
         if number not in self.chain:
             self.chain = [*self.chain, number] if self.joined and not self.closed else [number]
         self.joined = self.closed = False
-        group.bare = bare
-
-    def _bare_allowed(self, number: int) -> bool:
-        """Things without articles are read where the first one had none either."""
-        return number != len(self.result.groups) - 1 or self.result.groups[0].bare
+        if number >= before:
+            group.bare = bare
 
     def _group(self) -> int | None:
         """The number of the group that is named here, a new one or one named before; None if there is none."""
+        if self._pronoun():
+            self.at += 1
+            return len(self.result.groups) - 1
         definite, count, words, tail = False, None, [], False
         while self.at < len(self.low) and not words and self._starts():
             found = self._count()
@@ -251,12 +253,26 @@ class _Clause:
                 break
             elif not words and self._phrase(RELATIONS):
                 return None
+            if word == "with" and not tail and words and words[-1].lower() in BACKDROPS:  # "a room with a bed"
+                self.result.notes.append(f"'{' '.join(words)}' is left to the prompt: it gets no ellipse.")
+                self.at += 1
+                return self._group()
             tail = tail or word in TAILS
             words.append(self.words[self.at])
             self.at += 1
+        while words and words[-1].lower() in FILLERS:
+            words.pop()
         if not words or all(word.lower() in EMPTY_WORDS for word in words):
             return None
         return self._known(words, count, definite)
+
+    def _pronoun(self) -> bool:
+        """Whether what stands here means the thing named last; "her dog" does not."""
+        if not self.result.groups or self.at >= len(self.low) or self.low[self.at] not in PRONOUNS:
+            return False
+        following = self.low[self.at + 1 : self.at + 2]
+        known = {",", "and", *FILLERS, *ARTICLES, *NUMBERS}
+        return self.low[self.at] != "her" or not following or following[0] in known
 
     def _known(self, words: list[str], count: int | None, definite: bool) -> int:
         low = [word.lower() for word in words]
@@ -266,7 +282,7 @@ class _Clause:
         if definite:
             for number, group in enumerate(self.result.groups):
                 described = {word.lower() for word in group.words}
-                if group.noun == noun and {word for word in low[: head - 1]} <= described:
+                if group.noun == noun and described.issuperset(low[: head - 1]):
                     return number
         if count is None:
             count = 1

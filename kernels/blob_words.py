@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
 NUMBERS = {
     "one": 1, "two": 2, "three": 3, "four": 4, "five": 5, "six": 6, "seven": 7, "eight": 8, "nine": 9, "ten": 10,
     "eleven": 11, "twelve": 12, "both": 2, "some": 3, "several": 4, "many": 6,
@@ -16,9 +21,9 @@ SIZES = {
     "tiny": 0.45, "small": 0.7, "little": 0.7, "big": 1.35, "large": 1.35, "huge": 1.8, "giant": 1.8, "enormous": 1.8,
 }  # fmt: skip
 
-COLOURS = frozenset(
+COLOURS = _words(
     "red orange yellow green blue purple violet pink brown black white grey gray golden silver beige turquoise cyan "
-    "magenta dark light bright pale striped dotted spotted".split()
+    "magenta dark light bright pale striped dotted spotted"
 )
 
 RELATIONS = {
@@ -66,22 +71,24 @@ OPENINGS = (
     r"(?:there\s+(?:is|are)|we\s+(?:can\s+)?see|here\s+(?:is|are)|show(?:ing)?|draw)\s+",
 )
 
-FILLERS = frozenset(
+FILLERS = _words(
     "is are was were stands stand standing sits sit sitting lies lie lying placed located positioned floating resting "
-    "hanging perched parked that which who there right just directly also then exactly".split()
+    "hanging perched parked that which who there right just directly also then exactly"
 )
 
-TAILS = frozenset("with wearing holding carrying made of without that who which whose full having for from".split())
+TAILS = _words("with wearing holding carrying made of without that who which whose full having for from")
 """What follows says how a thing looks, up to the next relation, place or end."""
 
-EMPTY_WORDS = frozenset(
-    "of to at for from as if or then it they he she we you i not no very so too be been has have".split()
-)
+PRONOUNS = _words("it him her them")
+"""The thing that was named last."""
+
+EMPTY_WORDS = _words("of to at for from as if or then it they he she we you i not no very so too be been has have")
 """No thing consists of these alone."""
 
-BACKDROPS = frozenset(
+BACKDROPS = _words(
     "forest woods snow desert room park sea ocean sky city street garden field meadow beach kitchen space jungle "
-    "mountains night rain sun sunset sunrise fog air water world style studio countryside landscape bedroom".split()
+    "mountains night rain sun sunset sunrise fog air water world style studio countryside landscape bedroom "
+    "moon grass ground floor lawn hill"
 )
 """Places that a thing is "in" which fill the picture: the prompt draws them, they get no ellipse."""
 
@@ -94,13 +101,13 @@ IRREGULAR = {
     "trees": "tree", "cookies": "cookie", "ties": "tie", "pies": "pie", "zombies": "zombie", "glasses": "glass",
     "axes": "axe", "noses": "nose", "cases": "case", "movies": "movie",
 }  # fmt: skip
-NEVER_PLURAL = frozenset("bus glass grass cactus octopus dress walrus class gas lens scissors trousers moss".split())
+NEVER_PLURAL = _words("bus glass grass cactus octopus dress walrus class gas lens scissors trousers moss")
 
 SHAPES = {
     "person man woman child boy girl knight robot tree tower lighthouse giraffe lamp bottle vase door ghost candle "
     "ladder cactus penguin tulip fridge rocket wizard king queen": 1.7,
-    "car truck bus train boat ship sofa couch bed table bench bridge fish whale crocodile snake airplane plane horse cow "
-    "elephant cloud sheep pig lion tiger log sausage road fence": 0.6,
+    "car truck bus train boat ship sofa couch bed table bench bridge fish whale crocodile snake airplane plane horse "
+    "cow elephant cloud sheep pig lion tiger log sausage road fence": 0.6,
     "dog cat fox rabbit bear house": 0.85,
 }
 """Height by width of some things; all others are round."""

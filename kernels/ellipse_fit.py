@@ -1,9 +1,9 @@
 """The ellipse of a mask: by its moments, then moved until it covers the mask as well as it can; many masks at once.
 
-BlobGEN (Nie et al., ICML 2024, section 3.1) fits ellipses to segmentation masks by their intersection over union. Here
-the start is closed form: a filled ellipse has half axes twice the roots of its covariance's eigenvalues. What follows is
-a pattern search (Hooke and Jeeves, 1961), the same for the same mask: of a fixed set of small changes the best is taken
-while it is better, else the changes are halved. Ellipses are those of ``kernels/ellipses.py``.
+BlobGEN (Nie et al., ICML 2024) fits ellipses to segmentation masks by their intersection over union. Here
+the start is closed form: a filled ellipse has half axes twice the roots of its covariance's eigenvalues. What follows
+is a pattern search (Hooke and Jeeves, 1961), the same for the same masks: of a fixed set of small changes the best is
+taken while it is better, else the changes are halved. Ellipses are those of ``kernels/ellipses.py``.
 
 Only what is in the picture is compared. A thing cut off by the border gets the ellipse of all of it, which reaches
 beyond the picture, as far as what is seen tells: of a drawn ellipse half is enough.
@@ -223,11 +223,9 @@ def _scores(candidates: Tensor, cells: tuple[Tensor, ...], hard: bool) -> Tensor
     """Intersection over union by cells, float32 [N, C], of candidates [N, C, 5]."""
     covered, known, x, y, size = cells
     q, slope = _q(candidates[:, :, None, None], x[:, None, None, :], y[:, None, :, None])
-    if hard:
-        drawn = (q <= 1).float()
-    else:  # a cell's share by the distance of its middle from the edge
-        drawn = ((1 - q) / (2 * slope * size[:, None, None, None]) + 0.5).clamp_(0, 1)
-    drawn = drawn * known[:, None]
+    # Soft: a cell's share by the distance of its middle from the edge.
+    soft = ((1 - q) / (2 * slope * size[:, None, None, None]) + 0.5).clamp_(0, 1)
+    drawn = ((q <= 1) if hard else soft) * known[:, None]
     common = torch.minimum(drawn, covered[:, None]).sum((-2, -1))
     either = drawn.sum((-2, -1)) + covered.sum((-2, -1))[:, None] - common
     return common / either.clamp_min(TINY)

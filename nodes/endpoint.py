@@ -61,8 +61,8 @@ def endpoint_from_environment(model: str = "") -> Endpoint:
     url, key = os.environ.get(URL, "").strip(), os.environ.get(KEY, "").strip()
     missing = [name for name, value in ((URL, url), (KEY, key)) if not value]
     if missing:
-        raise EndpointError(f"No endpoint is set up: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not "
-                            f"set. {SETUP}")  # fmt: skip
+        are = "is" if len(missing) == 1 else "are"
+        raise EndpointError(f"No endpoint is set up: {' and '.join(missing)} {are} not set. {SETUP}")
     try:
         parts = urllib.parse.urlsplit(url)
         good = parts.scheme in ("http", "https") and bool(parts.hostname) and (parts.port or 1) > 0
@@ -77,8 +77,10 @@ def endpoint_from_environment(model: str = "") -> Endpoint:
         raise EndpointError(f"{KEY} holds a space or a character that no key has. {SETUP}")
     model = model.strip() or os.environ.get(MODEL, "").strip()
     if not model or len(model) > LONGEST_MODEL_NAME:
-        raise EndpointError(f"No model is named: write its name into 'model', at most {LONGEST_MODEL_NAME} characters, or "
-                            f"set {MODEL} in ComfyUI's environment.")  # fmt: skip
+        raise EndpointError(
+            f"No model is named: write its name into 'model', at most {LONGEST_MODEL_NAME} characters, or set {MODEL} "
+            "in ComfyUI's environment."
+        )
     url = url.rstrip("/")
     return Endpoint(url if url.endswith("/chat/completions") else f"{url}/chat/completions", model, key)
 
@@ -114,8 +116,10 @@ def ask(endpoint: Endpoint, messages: list[dict[str, str]], seed: int, check: Ca
             check()
             call.join(POLL)
             if time.monotonic() > until and call.is_alive():
-                raise EndpointError(f"{_host(endpoint)} did not finish its answer within {TIMEOUT:g} seconds. Try again, "
-                                    "or a smaller model.")  # fmt: skip
+                raise EndpointError(
+                    f"{_host(endpoint)} did not finish its answer within {TIMEOUT:g} seconds. Try again, or a smaller "
+                    "model."
+                )
     finally:
         call.stopped.set()
     if call.error:

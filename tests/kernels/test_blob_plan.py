@@ -65,6 +65,7 @@ def test_what_is_read_all_the_same(text, ellipse, notes):
     ("\n".join([GOOD] * 101), 100, "There are 101 objects"),
     ("a {cx: 1\n" + GOOD, 1, r"line 1 \(a\): cy and major"),
     ("{" * 5000, 0, ""),
+    ("x " * 90_000 + "{cx:1 " * 9_000 + "cx:1 " * 9_000, 0, ""),
 ])  # fmt: skip
 def test_what_is_worth_asking_again(text, things, words):
     answer = read_parameters(text, 512, 512, "vertical")
@@ -175,6 +176,11 @@ def test_a_conversation():
      (1, "a man wearing a hat")], [(0, "beside", (1,))]),
     ("cat, dog and horse", [(1, "a cat"), (1, "a dog"), (1, "a horse")], []),
     ("a fox sitting in front of a tree in a forest", [(1, "a fox"), (1, "a tree")], [(0, "front", (1,))]),
+    ("a room with a cat in a hat", [(1, "a cat"), (1, "a hat")], [(0, "inside", (1,))]),
+    ("a woman with a hat is left of a tree, next to it a dog. It is below a bird.",
+     [(1, "a woman with a hat"), (1, "a tree"), (1, "a dog"), (1, "a bird")],
+     [(0, "left", (1,)), (2, "beside", (1,)), (2, "below", (3,))]),
+    ("a boat above the sea. It is in the sea", [(1, "a boat"), (1, "a sea")], [(0, "above", (1,))]),
     ("boxes", [(3, "a box")], []),
 ])  # fmt: skip
 def test_prompts_are_understood(prompt, groups, relations):
@@ -192,6 +198,8 @@ def test_what_the_log_says():
                   "Not understood: 'Above of'"):  # fmt: skip
         assert words in text, text
     assert len(layout.blobs) == 23
+    crowd, _ = plan_by_rules("7 cats left of 7 dogs and 7 birds above 7 fish", 512, 512, 0)
+    assert len(crowd.blobs) == 28
     for prompt in ("", "  ,,, ", "0 cats"):
         with pytest.raises(ValueError, match="could be read as a thing"):
             plan_by_rules(prompt, 512, 512, 0)

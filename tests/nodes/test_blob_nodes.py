@@ -202,7 +202,8 @@ def test_gligen_is_given_what_the_stock_node_would_give(host_path):
     assert clip.read == ["a cube", "cut"]  # each caption once
     assert all("gligen" not in options for _, options in given)
     for words in ("1 (a cube): x 32, y 32, width 64, height 64.", "2 (no caption): left out, because it has no caption",
-                  "because it is outside the picture", "because it is not in frame 0", "because its weight is 0"):  # fmt: skip
+                  "because it is outside the picture", "because it is not in frame 0",
+                  "because its weight is 0"):  # fmt: skip
         assert words in log
 
     def sampled(positive):
