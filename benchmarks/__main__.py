@@ -3,7 +3,7 @@ saved tables."""
 
 import sys
 
-from . import cut_and_drag, lib, manga_ninja, noise_tracking, noise_warp, relight, story
+from . import blobs, cut_and_drag, lib, manga_ninja, noise_tracking, noise_warp, relight, story
 
 BENCHMARKS = {
     "noise_warp": noise_warp,
@@ -12,6 +12,7 @@ BENCHMARKS = {
     "story": story,
     "relight": relight,
     "manga_ninja": manga_ninja,
+    "blobs": blobs,
 }
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """Tilted ellipses as masks: drawn, laid one over the other, boxed, and counted per token; for T x K of them at once.
 
+``raster`` draws and composites in one pass: in eager torch frame by frame, on CUDA by ``ellipses_triton``. ``backend``
+forces one of them. The rest is eager torch.
+
 An ellipse is five numbers: x / W, y / H, half axes a and b in units of H, and the angle of a in radians from the x
 axis, clockwise on the screen (y points down). It is turned in pixels, so on a picture that is not square it keeps its
 shape; W and H are only the picture's.
@@ -15,6 +18,8 @@ import math
 
 import torch
 from torch import Tensor
+
+from .noise_warp import Backend, choose_backend
 
 KINDS = ("hard", "soft", "opacity")
 
@@ -55,12 +60,27 @@ def distances(ellipses: Tensor, height: int, width: int) -> Tensor:
     """
     check_ellipses(ellipses)
     check_size(height, width)
-    x, y, a, b, angle = ellipses.float()[..., None, None].unbind(-3)
-    dx = torch.arange(width, device=ellipses.device) + 0.5 - x * width
-    dy = (torch.arange(height, device=ellipses.device)[:, None] + 0.5) - y * height
-    cos, sin = angle.cos(), angle.sin()
-    u = (dx * cos + dy * sin) / (a * height)
-    v = (dy * cos - dx * sin) / (b * height)
+    return _distances(coefficients(ellipses, height, width), height, width)
+
+
+def coefficients(ellipses: Tensor, height: int, width: int) -> Tensor:
+    """float32 [..., 6], in pixels: x, y of the middle; cos, sin of the angle over a; cos, sin over b. Not checked.
+
+    They are worked out in float64 where the device has it, so that an angle and its opposite draw the same.
+    """
+    wide = ellipses if ellipses.device.type == "mps" else ellipses.double()
+    x, y, a, b, angle = wide.unbind(-1)
+    cos, sin = angle.cos() / height, angle.sin() / height
+    return torch.stack((x * width, y * height, cos / a, sin / a, cos / b, sin / b), -1).float()
+
+
+def _distances(rows: Tensor, height: int, width: int) -> Tensor:
+    """See distances; of ``coefficients``. ``ellipses_triton`` rounds in the same places."""
+    x, y, cos_a, sin_a, cos_b, sin_b = rows[..., None, None].unbind(-3)
+    dx = torch.arange(width, device=rows.device) + 0.5 - x
+    dy = (torch.arange(height, device=rows.device)[:, None] + 0.5) - y
+    u = dx * cos_a + dy * sin_a
+    v = dy * cos_b - dx * sin_b
     return u * u + v * v
 
 
@@ -95,6 +115,65 @@ def composite(opacity: Tensor) -> Tensor:
     # From the top down: what is left after the blobs above.
     left = torch.cat((everything, (1 - opacity).flip(-3)), -3).cumprod(-3).flip(-3)
     return torch.cat((left[..., :1, :, :], left[..., 1:, :, :] * opacity), -3)
+
+
+def raster(
+    ellipses: Tensor,
+    present: Tensor | None,
+    height: int,
+    width: int,
+    kind: str = "hard",
+    composited: bool = False,
+    dtype: torch.dtype = torch.float32,
+    *,
+    device: torch.device | str | None = None,
+    backend: Backend = "auto",
+) -> Tensor:
+    """Ellipses drawn, and laid over each other if asked, in one pass: ``opacities`` or ``composite`` of ``distances``.
+
+    Args:
+        ellipses: [..., K, 5], see the top of this module; K may be 0. Checked where they lie: on a GPU that waits.
+        present: bool [..., K]: which are there; the others cover nothing. None = all.
+        height, width: of the picture.
+        kind: one of KINDS.
+        composited: whether the result says how much of a pixel shows each blob, and the background.
+        dtype: float32 (computed so), float16, bfloat16, float64, or, of hard ones, bool and uint8 (0 and 1).
+        device: where to draw; default: where the ellipses lie.
+        backend: "auto", "eager" or "triton".
+
+    Returns:
+        [..., K, height, width], or composited [..., K + 1, height, width] with the background first, contiguous.
+
+    Raises:
+        ValueError: see check_ellipses; another kind or backend; a picture without pixels; a dtype that cannot hold it.
+    """
+    check_ellipses(ellipses)
+    check_size(height, width)
+    if ellipses.ndim < 2:
+        raise ValueError(f"ellipses: got shape {list(ellipses.shape)}; expected [..., K, 5].")
+    if kind not in KINDS:
+        raise ValueError(f"kind: got {kind!r}; expected one of {', '.join(KINDS)}.")
+    if not dtype.is_floating_point and (kind != "hard" or dtype not in (torch.bool, torch.uint8)):
+        raise ValueError(f"dtype: {dtype} cannot hold {kind} ellipses; expected a floating point one.")
+    if present is not None and (present.shape != ellipses.shape[:-1] or present.dtype != torch.bool):
+        raise ValueError(
+            f"present: got {present.dtype} of shape {list(present.shape)}; expected bool {list(ellipses.shape[:-1])}."
+        )
+    device = ellipses.device if device is None else torch.device(device)
+    *before, count, _ = ellipses.shape
+    frames = math.prod(before)
+    rows = coefficients(ellipses, height, width).view(frames, count, 6)
+    there = torch.ones(frames, count, dtype=torch.bool) if present is None else present.reshape(frames, count)
+    result = torch.empty(frames, count + composited, height, width, dtype=dtype, device=device)
+    if result.numel() and choose_backend(backend, device) == "triton":
+        from .ellipses_triton import draw
+
+        draw(rows, there.to(rows.device), kind, composited, result)
+    else:
+        for drawn, row, seen in zip(result, rows.to(device), there.to(device), strict=True):
+            opacity = opacities(_distances(row, height, width), kind).mul_(seen[:, None, None])
+            drawn.copy_(composite(opacity) if composited else opacity)
+    return result.view(*before, count + composited, height, width)
 
 
 def boxes(ellipses: Tensor, height: int, width: int) -> Tensor:

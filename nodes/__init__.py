@@ -25,6 +25,12 @@ MODULES = (
     "match_points",
     "suggest_points",
     "manga_ninja",
+    "blob_layout",
+    "blobs_from_masks",
+    "blob_results",
+    "blobs_to_gligen",
+    "plan_blobs",
+    "apply_blobs",
     "blob_adapter",
     "demo_checkpoint",
 )

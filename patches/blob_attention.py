@@ -1,8 +1,8 @@
 """Attention masks of blobs, for one call of a network: see patches/blobs.py for what they mean.
 
 Everything is said by membership: a query belongs to some regions, a key to some, and it is seen where they share one.
-Up to LARGEST_DENSE tokens that is a mask for the host's attention; beyond, on a GPU, ``kernels/regional_attention.py``
-visits only what is seen.
+Up to LARGEST_DENSE tokens that is a mask for the host's attention; beyond, ``kernels/regional_attention.py`` visits
+only what is seen.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.ellipses import token_masks
+from ..kernels.regional_attention import MOST_REGIONS, RegionPlan, plan_regions, regional_attention
 from .regional import FAMILIES, UNET, join_masks, keys_after
 from .rows import repeat_rows
 
@@ -180,6 +181,35 @@ class BlobAttention:
         state = (*self.texts, *self.early)
         return self._kept(("mask", state, self.places, q.shape[0], queries, keys, first, q.dtype, q.device), make)
 
+    def attend_text(self, q: Tensor, k: Tensor, v: Tensor, heads: int, how: dict) -> Tensor | None:
+        """See regional.Regions: of many tokens, where every place sees a caption wholly or not at all."""
+        queries = q.shape[2 if how.get("skip_reshape") else 1]
+        if queries <= LARGEST_DENSE:
+            return None
+
+        def plan() -> RegionPlan | None:
+            if not all(text is None or _is_sharp(text) for text in self.texts):
+                return None
+            rows = [self._text_regions(row, queries, q.device) for row in range(len(self.texts))]
+            return _plan(*_stacked(rows), q.shape[0])
+
+        state = (*self.texts, *self.early)
+        found = self._kept(("text plan", state, self.places, q.shape[0], queries, q.device), plan)
+        return None if found is None else _attend_sparse(q, k, v, heads, how, found)
+
+    def _text_regions(self, row: int, queries: int, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Regions of places and of text: the global prompt, each caption."""
+        text = self.texts[row]
+        if text is None or text.settings.rules == "none":
+            return tuple(torch.ones(size, 1, dtype=torch.bool, device=device) for size in (queries, self.length))
+        seen = self._pieces_seen(row, text, queries, device)[1] > 0
+        joined = text.settings.rules == "3dis" and not self.early[row]
+        shows = torch.zeros(self.length, 1 + len(text.pieces), dtype=torch.bool, device=device)
+        shows[: text.shared, 0] = True
+        for number, piece in enumerate(text.pieces, 1):
+            shows[piece.rows.start : piece.rows.stop, number] = True
+        return torch.cat((~seen.any(1, keepdim=True) | joined, seen), 1), shows
+
     # The picture's attention to itself.
 
     def within(self, block: int) -> bool:
@@ -283,6 +313,11 @@ class BlobAttention:
         """Attention of all to all, within regions, with a bias on top where there is one."""
         state = (*self.texts, *self.early)
         key = (*name, state, self.places, q.device)
+        tokens = q.shape[2 if how.get("skip_reshape") else 1]
+        if tokens > LARGEST_DENSE and bias is None and how.get("mask") is None:
+            plan = self._kept((*key, "plan", q.shape[0]), lambda: _plan(*regions(), q.shape[0]))
+            if plan is not None:
+                return _attend_sparse(q, k, v, heads, how, plan)
 
         def dense() -> Tensor:
             asks, shows = (some.float() for some in regions())
@@ -327,6 +362,37 @@ class BlobAttention:
                     real[row, piece.blob, :size] = True
                     there[row, piece.blob] = True
         return BlobRows(*(value.to(device) for value in (tokens, real, ellipses, there)))
+
+
+def _is_sharp(text: BlobText) -> bool:
+    """Whether its masks are all or nothing."""
+    settings = text.settings
+    if settings.rules == "none":
+        return True
+    return settings.strength == 1 and all(
+        bool(((piece.weights == 0) | (piece.weights == 1)).all()) for piece in text.pieces
+    )
+
+
+def _plan(asks: Tensor, shows: Tensor, rows: int) -> RegionPlan | None:
+    """For an attention of ``rows`` rows; None where regions are too many for a set of bits.
+
+    Args:
+        asks, shows: bool [B, tokens, regions], of queries and of keys.
+    """
+    if asks.shape[2] > MOST_REGIONS:
+        return None
+    bits = torch.arange(asks.shape[2], device=asks.device)
+    sets = (repeat_rows((side.long() << bits).sum(-1), rows if len(side) > 1 else 1) for side in (asks, shows))
+    return plan_regions(*sets)
+
+
+def _attend_sparse(q: Tensor, k: Tensor, v: Tensor, heads: int, how: dict, plan: RegionPlan) -> Tensor:
+    """Attention with the host's arguments and shapes."""
+    if not how.get("skip_reshape"):
+        q, k, v = (some.unflatten(-1, (heads, -1)).transpose(1, 2) for some in (q, k, v))
+    found = regional_attention(q, k, v, plan)
+    return found if how.get("skip_output_reshape") else found.transpose(1, 2).flatten(2)
 
 
 def _stacked(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:

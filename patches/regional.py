@@ -163,6 +163,9 @@ class Regions(Protocol):
             first: which key is the text's first.
         """
 
+    def attend_text(self, q: Tensor, k: Tensor, v: Tensor, heads: int, how: dict) -> Tensor | None:
+        """Cross attention to text in place of the host's under ``mask``, with its arguments; None = under the mask."""
+
     def within(self, block: int) -> bool:
         """Whether the attention of picture to picture is restricted in a block, counted from 0 as they run."""
 
@@ -246,6 +249,9 @@ class _Bias:
         # One draw for all rows, so that it does not matter which of them are in this batch.
         chance = torch.rand(1, 1, queries, self.length, generator=generator, device=q.device)
         return functional.pad(torch.where(chance < dropout, dropped, kept), (first, after)).to(q.dtype)
+
+    def attend_text(self, *_) -> None:
+        """See Regions."""
 
     def within(self, block: int) -> bool:
         """See Regions."""
@@ -373,6 +379,9 @@ class _BlockAttention:
         bias, family, text = self.blocks.bias, self.blocks.family, self.blocks.text
         if family == CROSS:
             if call > 0 and keys == bias.length:
+                found = bias.attend_text(q, k, v, heads, how) if mask is None else None
+                if found is not None:
+                    return found
                 mask = join_masks(mask, bias.mask(q, queries, keys, self.options, call=call))
             elif call == 0 and mask is None and keys == queries and bias.within(self.place):
                 found = bias.attend_within(attend, q, k, v, heads, how)

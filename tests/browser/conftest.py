@@ -2,6 +2,7 @@
 
 import numpy
 import pytest
+from blob_editor import BlobEditor
 from light_editor import LightEditor
 from match_editor import MatchEditor
 from motion_editor import HEIGHT, PICTURE, WIDTH, MotionEditor, picture
@@ -63,4 +64,12 @@ def match(editor):
     """The Match Points editor of a fresh graph, likewise."""
     editor.errors.clear()
     yield MatchEditor(editor)
+    assert editor.errors == []
+
+
+@pytest.fixture
+def blob(editor):
+    """The Blob Layout editor of a fresh graph, likewise."""
+    editor.errors.clear()
+    yield BlobEditor(editor)
     assert editor.errors == []

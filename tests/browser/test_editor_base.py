@@ -66,6 +66,7 @@ def test_bad_manners_would_be_noticed(line):
 def test_only_entry_points_are_loaded_by_the_page():
     """The page runs every .js it finds; what is only imported ends in .mjs."""
     assert [path.relative_to(WEB).as_posix() for path in SOURCES if path.suffix == ".js"] == [
+        "blob_layout.js",
         "cut_and_drag.js",
         "light_source.js",
         "match_points.js",

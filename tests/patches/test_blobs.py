@@ -278,6 +278,21 @@ def _rest(found):
     return network, (1, *LATENTS["wan"]), found.places, found.total, found.length, {}
 
 
+@pytest.mark.parametrize("family", ["demo", "wan"])
+def test_many_tokens_are_attended_by_the_kernel_to_the_same_effect(family, monkeypatch):
+    patched, calls, kernel = add_blobs(model_of(family)), [], blob_attention.regional_attention
+    monkeypatch.setattr(blob_attention, "regional_attention", lambda *given: calls.append(1) or kernel(*given))
+    for rules in ("apart", "3dis", "masked")[: 3 if family == "wan" else 2]:  # a UNet's text goes by its mask
+        positive, found = with_layout(family, SETTINGS[rules]), []
+        for most in (6144, 0):
+            monkeypatch.setattr(blob_attention, "LARGEST_DENSE", most)
+            assert not calls
+            found.append(sample(family, patched, positive, batch=2))
+        assert apart(*found) < 1e-4
+        assert calls
+        calls.clear()
+
+
 def test_frames():
     assert [layout_frame(place, 5, 17) for place in range(5)] == [0, 2, 6, 10, 14]
     assert [layout_frame(place, 3, 17) for place in range(3)] == [0, 4, 12]

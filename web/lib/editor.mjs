@@ -13,6 +13,7 @@
 //   key(event, onCanvas) -> true where it used the key;  escape() -> true where there was something to leave
 //   copy() -> text or null, remove(), paste(text) -> whether it could
 //   side() and below() -> elements beside and under the canvas;  watch(), several times a second;  pictureChanged()
+//   executed(message): the node ran, with this ui
 //   dispose()
 // A spot is {pane, point: fractions of the pane's picture, place: CSS pixels of the canvas}.
 
@@ -157,6 +158,7 @@ export class Editor {
       const [entry] = message?.[pane.input] ?? (this.panes.length === 1 ? message?.images : null) ?? [];
       if (entry) pane.shown = { filename: entry.filename, subfolder: entry.subfolder, type: entry.type ?? "temp" };
     }
+    this.hands.executed?.(message);
     this.watch();
   }
 

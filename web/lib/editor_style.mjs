@@ -20,13 +20,15 @@ dialog::backdrop { background: rgba(0, 0, 0, 0.6); }
 .spring { flex: 1 1 0; }
 button, select, input { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); height: 26px; margin: 0;
   border: 1px solid transparent; border-radius: 5px; padding: 0 5px; min-width: 0; }
-select, input { border-color: var(--border-color, #4e4e4e); }
+select, input, textarea { border-color: var(--border-color, #4e4e4e); }
+textarea { font: inherit; color: inherit; background: var(--comfy-input-bg, #222); margin: 0; padding: 3px 5px; width: 100%;
+  min-width: 0; border-style: solid; border-width: 1px; border-radius: 5px; resize: none; }
 button { min-width: 28px; display: inline-flex; align-items: center; justify-content: center; gap: 5px; cursor: pointer;
   touch-action: manipulation; user-select: none; }
 button svg { flex: none; width: 16px; height: 16px; fill: none; stroke: currentColor; stroke-width: 1.5;
   stroke-linecap: round; stroke-linejoin: round; }
 button:hover:not(:disabled) { background: color-mix(in srgb, currentColor 16%, var(--comfy-input-bg, #222)); }
-button:disabled, select:disabled, input:disabled { opacity: 0.38; cursor: default; }
+button:disabled, select:disabled, input:disabled, textarea:disabled { opacity: 0.38; cursor: default; }
 button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { background: ${COLOURS.accent};
   color: #06121f; }
 :focus-visible { outline: 2px solid ${COLOURS.accent}; outline-offset: 1px; }
@@ -59,6 +61,11 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
 .list.chips li { flex: none; }
 .fields.row { grid-template-columns: repeat(4, auto); }
 .fields.row span { min-width: 0; }
+.fields .wide { grid-column: 1 / -1; }
+.fields select { flex: 1 1 0; color: var(--input-text, #ddd); }
+.caption { display: flex; flex-direction: column; gap: 4px; flex: none; }
+.caption > .bar > span { color: var(--descrip-text, #999); }
+.caption .list { min-height: 0; }
 .layers { display: grid; flex: none; align-items: start; }
 .layers > * { grid-area: 1 / 1; }
 .time { display: flex; flex-direction: column; gap: 5px; }
@@ -102,6 +109,8 @@ button[aria-pressed=true], button[aria-pressed=true]:hover:not(:disabled) { back
   .side > * { flex: 1 1 150px; }
   .side > .bar { flex: 0 0 auto; }
   .stage { flex: 1 1 180px; }
+  .body:has(.caption) { flex: 1 0 auto; }
+  .side:has(.caption) { max-height: none; }
 }
 @container editor (max-width: 400px) {
   .panel { padding: 4px; gap: 4px; }
@@ -150,6 +159,10 @@ const PATHS = {
   pair: "M2 6a2 2 0 104 0 2 2 0 10-4 0M10 12a2 2 0 104 0 2 2 0 10-4 0M5.8 7.1l4.4 3.8M11.5 2v5M9 4.5h5",
   clear: "M2.5 4h7M2.5 8h5M2.5 12h4M9.5 8.5l4.5 4.5M14 8.5L9.5 13",
   lines: "M2 4a1.5 1.5 0 103 0 1.5 1.5 0 10-3 0M11 12a1.5 1.5 0 103 0 1.5 1.5 0 10-3 0M4.7 5l6.6 6M2 12h3M11 4h3",
+  ellipse: "M14 8A6 4.2 0 112 8a6 4.2 0 0112 0z",
+  top: "M8 14V6M4 9.5L8 5.5l4 4M3 2.5h10",
+  there: "M1.5 8S4 3.5 8 3.5 14.5 8 14.5 8 12 12.5 8 12.5 1.5 8 1.5 8zM8 6a2 2 0 100 4 2 2 0 000-4z",
+  words: "M2.5 3h11v7.5H8L5 13.5v-3H2.5zM5 6h6M5 8h3.5",
   key: "M8 2.5L13.5 8 8 13.5 2.5 8z",
 };
 

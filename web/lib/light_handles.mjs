@@ -1,6 +1,6 @@
 // What the Light Source editor draws over the light, and the handles on it. `hands` is the editor's LightSourceHands.
 
-import { drawHandle, stroke, trace } from "./drawing.mjs";
+import { drawHandle, drawWay, shownFrames, stroke, trace } from "./drawing.mjs";
 import { COLOURS } from "./editor_style.mjs";
 import { direction, lightAt, toHex } from "./light_maps.mjs";
 
@@ -11,7 +11,6 @@ const SUN = 9;
 const LAMP = 7;
 const RAYS = 8;
 const ARROW = 46;
-const SHOWN_STEPS = 200;
 
 // The picture's middle, and where a side light of this angle has its sun.
 function sunPlace(view, angle) {
@@ -140,32 +139,14 @@ export function drawLightHandles(context, hands) {
   }
 }
 
-// The way of a point light through the clip: a dot a frame, so that its speed is seen, a diamond at every key.
 function drawPath(context, view, light) {
   if (light.keys.length < 2) return;
-  const first = light.keys[0].frame,
-    last = light.keys.at(-1).frame,
-    place = (frame) => {
-      const { x, y } = lightAt(light, frame);
-      return view.toCanvas([x, y]);
-    };
-  const places = [];
-  for (let frame = first; frame <= last; frame += Math.ceil((last - first) / SHOWN_STEPS)) places.push(place(frame));
-  trace(context, places, false);
-  stroke(context, COLOURS.line, 1);
-  context.fillStyle = COLOURS.line;
-  for (const [x, y] of places) context.fillRect(x - 1.25, y - 1.25, 2.5, 2.5);
-  for (const [x, y] of light.keys.map((key) => place(key.frame))) {
-    trace(context, [
-      [x, y - 5],
-      [x + 5, y],
-      [x, y + 5],
-      [x - 5, y],
-    ]);
-    stroke(context, COLOURS.key, 1);
-    context.fillStyle = COLOURS.key;
-    context.fill();
-  }
+  const place = (frame) => {
+    const { x, y } = lightAt(light, frame);
+    return view.toCanvas([x, y]);
+  };
+  const keys = light.keys.map((key) => key.frame);
+  drawWay(context, shownFrames(keys[0], keys.at(-1)).map(place), keys.map(place), COLOURS.line);
 }
 
 function disc(context, [x, y], radius, colour, chosen) {

@@ -4,7 +4,7 @@
 import { make } from "./editor_style.mjs";
 import * as edits from "./light_edits.mjs";
 import { MOST_LIGHTS, toHex } from "./light_maps.mjs";
-import { NumberFields } from "./object_list.mjs";
+import { NumberFields, RowList } from "./object_list.mjs";
 import { Timeline } from "./timeline.mjs";
 import { travel, WAYS } from "./ways.mjs";
 
@@ -12,7 +12,12 @@ export class LightPanels {
   constructor(hands) {
     const { editor } = hands;
     this.hands = hands;
-    this.list = make("ul", { class: "list", "aria-label": "Lights" });
+    this.list = new RowList({
+      label: "Lights",
+      attribute: "light",
+      hint: "No lights: all is dark. Add one with the sun or the lamp.",
+      choose: (index) => hands.select(index),
+    });
     const has = () => hands.current;
     const buttons = [
       {
@@ -55,7 +60,7 @@ export class LightPanels {
   }
 
   get elements() {
-    return [this.bar, this.list, this.layers];
+    return [this.bar, this.list.element, this.layers];
   }
 
   #fields(kind, fields) {
@@ -94,7 +99,10 @@ export class LightPanels {
   refresh() {
     const { hands } = this,
       { current, editor } = hands;
-    this.#refreshList();
+    this.list.refresh(
+      hands.lights.map((_, key) => ({ key, name: hands.nameOf(key), colour: toHex(hands.at(key).colour) })),
+      hands.selected,
+    );
     for (const [kind, fields] of Object.entries(this.fields)) {
       const shown = current?.kind === kind;
       fields.element.style.visibility = shown ? "" : "hidden";
@@ -104,38 +112,6 @@ export class LightPanels {
     }
     this.colour.input.disabled = !current || editor.locked;
     if (current) this.colour.input.value = toHex(hands.at(hands.selected).colour);
-  }
-
-  #refreshList() {
-    const { hands } = this,
-      rows = hands.lights.map((_, index) => [hands.nameOf(index), toHex(hands.at(index).colour)]);
-    const wanted = JSON.stringify([rows, hands.selected]);
-    if (wanted === this.drawn) return;
-    this.drawn = wanted;
-    const focused = this.list.getRootNode().activeElement?.dataset?.light;
-    const items = rows.map(([name, colour], index) =>
-      make(
-        "li",
-        {},
-        make(
-          "button",
-          {
-            type: "button",
-            "data-light": index,
-            "aria-pressed": String(index === hands.selected),
-            title: name,
-            onclick: () => hands.select(index),
-          },
-          make("span", { class: "chip", style: `background: ${colour}` }),
-          make("span", { class: "name" }, name),
-        ),
-      ),
-    );
-    if (!items.length)
-      items.push(make("li", { class: "hint" }, "No lights: all is dark. Add one with the sun or the lamp."));
-    this.list.replaceChildren(...items);
-    if (focused) this.list.querySelector(`[data-light="${focused}"]`)?.focus();
-    this.list.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest" });
   }
 }
 

@@ -1,6 +1,7 @@
 // The hands of the Light Source editor: lights that are put up, dragged and typed become the JSON that
 // kernels/light_source.py reads, and what is seen is the light that it makes.
 
+import { drawCovering } from "./drawing.mjs";
 import * as edits from "./light_edits.mjs";
 import { drawLightHandles, lightHandles } from "./light_handles.mjs";
 import { KEY_WORDS, lightKey } from "./light_keys.mjs";
@@ -263,22 +264,8 @@ export class LightSourceHands {
     context.drawImage(light, x, y, width, height);
     if (!pane.picture || !this.backdrop) return true;
     // The picture as this light would show it, its middle cut to the map's sides.
-    const { naturalWidth, naturalHeight } = pane.picture;
-    const scale = Math.min(naturalWidth / width, naturalHeight / height),
-      across = width * scale,
-      down = height * scale;
     context.globalCompositeOperation = "multiply";
-    context.drawImage(
-      pane.picture,
-      (naturalWidth - across) / 2,
-      (naturalHeight - down) / 2,
-      across,
-      down,
-      x,
-      y,
-      width,
-      height,
-    );
+    drawCovering(context, pane.picture, pane.view.frame);
     context.globalCompositeOperation = "source-over";
     return true;
   }

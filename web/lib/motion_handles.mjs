@@ -1,6 +1,6 @@
 // What the Cut and Drag editor draws over the picture, and the handles on it. `hands` is the editor's CutAndDragHands.
 
-import { drawHandle, stroke, trace } from "./drawing.mjs";
+import { drawHandle, drawWay, shownFrames, stroke, trace } from "./drawing.mjs";
 import { COLOURS } from "./editor_style.mjs";
 import { bounds, pivotOf, poseAt, toFractions, toPixels } from "./drag_motion.mjs";
 import { setPoint, setPivot, shownPoint, sourcePoint } from "./motion_edits.mjs";
@@ -10,7 +10,6 @@ const STALK = 26;
 const SNAP_DEGREES = 15;
 const GHOSTS = 5;
 const GHOST_ALPHA = 0.3;
-const SHOWN_STEPS = 200;
 
 // The outline on the canvas: as it is at a frame, or (frame null) in the first picture.
 export function outlineOn(hands, object, frame) {
@@ -122,34 +121,14 @@ function changes(hands, made) {
   };
 }
 
-// The way of an object's pivot through the clip: a dot a frame, so that its speed is seen, larger ones at keys.
 function drawPath(context, hands, object) {
   if (object.keys.length < 2) return;
   const { view } = hands.editor,
     { width, height } = view.picture,
-    pivot = pivotOf(object);
-  const first = object.keys[0].frame,
-    last = object.keys.at(-1).frame,
-    every = Math.ceil((last - first) / SHOWN_STEPS);
-  const places = [];
-  for (let frame = first; frame <= last; frame += every)
-    places.push(view.toCanvas(shownPoint(object, frame, pivot, width, height)));
-  trace(context, places, false);
-  stroke(context, hands.colourOf(object), 1.25);
-  context.fillStyle = hands.colourOf(object);
-  for (const [x, y] of places) context.fillRect(x - 1.25, y - 1.25, 2.5, 2.5);
-  for (const key of object.keys) {
-    const [x, y] = view.toCanvas(shownPoint(object, key.frame, pivot, width, height));
-    trace(context, [
-      [x, y - 5],
-      [x + 5, y],
-      [x, y + 5],
-      [x - 5, y],
-    ]);
-    stroke(context, COLOURS.key, 1);
-    context.fillStyle = COLOURS.key;
-    context.fill();
-  }
+    pivot = pivotOf(object),
+    keys = object.keys.map((key) => key.frame);
+  const place = (frame) => view.toCanvas(shownPoint(object, frame, pivot, width, height));
+  drawWay(context, shownFrames(keys[0], keys.at(-1)).map(place), keys.map(place), hands.colourOf(object), 1.25);
 }
 
 // The object as it is at other frames, faintly: at its keys and evenly between them.

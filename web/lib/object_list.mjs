@@ -86,6 +86,46 @@ export class ObjectList {
   }
 }
 
+// A list whose rows choose things: label, attribute (data-...), hint where it is empty, choose(key).
+export class RowList {
+  constructor({ label, attribute, hint, choose }) {
+    Object.assign(this, { attribute, hint, choose });
+    this.element = make("ul", { class: "list", "aria-label": label });
+  }
+
+  // rows: [{key, name, colour, title?}]; `selected` is a key. What did not change is left alone.
+  refresh(rows, selected) {
+    const wanted = JSON.stringify([rows, selected]);
+    if (wanted === this.drawn) return;
+    this.drawn = wanted;
+    const data = `data-${this.attribute}`,
+      focused = this.element.getRootNode().activeElement?.getAttribute?.(data);
+    const items = rows.map(({ key, name, colour, title = name }) =>
+      make(
+        "li",
+        {},
+        make(
+          "button",
+          {
+            type: "button",
+            [data]: key,
+            "aria-pressed": String(key === selected),
+            "aria-label": title,
+            title,
+            onclick: () => this.choose(key),
+          },
+          make("span", { class: "chip", style: `background: ${colour}` }),
+          make("span", { class: "name" }, name),
+        ),
+      ),
+    );
+    if (!items.length) items.push(make("li", { class: "hint" }, this.hint));
+    this.element.replaceChildren(...items);
+    if (focused) [...this.element.querySelectorAll("button")].find((row) => row.getAttribute(data) === focused)?.focus();
+    this.element.querySelector("[aria-pressed=true]")?.scrollIntoView({ block: "nearest" });
+  }
+}
+
 // Number fields in a grid: fields = [{id, label, title, step, get() -> number, NaN = none, set(number)}].
 export class NumberFields {
   constructor(label, fields) {
