@@ -6,7 +6,7 @@ from comfy_api.latest import io
 
 from ..networks.blob_adapter import BlobAdapterError, read_blob_adapter
 from ..patches.blob_adapter import MOST_STRENGTH, BlobAdapterModelError, add_blob_adapter
-from .demo_adapters import BLOB_ADAPTERS, misfit
+from .demo_adapters import BLOB_ADAPTERS
 from .sockets import CATEGORY_BLOBS, check_range
 from .weight_files import find_weights, list_weights, read_weights
 
@@ -28,7 +28,7 @@ class BlobAdapterNode(io.ComfyNode):
             node_id="PaperNodes_BlobAdapter",
             display_name="Blob Adapter",
             category=CATEGORY_BLOBS,
-            description="Lets a UNet draw each blob's caption in the blob's place and size, by a network trained for it.",
+            description="Lets a UNet draw each blob's caption in the blob's place and size, by a trained network.",
             inputs=[
                 io.Model.Input("model", tooltip="A UNet, such as SD1.5 or SDXL. Before or after Apply Blobs."),
                 io.Combo.Input(

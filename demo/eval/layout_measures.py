@@ -91,5 +91,8 @@ def _by_shape(found: Reading, scenes: Scenes) -> tuple[Reading, Reading]:
 
 
 def per_object(values: Tensor, asked: Tensor) -> Tensor:
-    """Of values [B, K], a number for each picture whose mean is the mean over all asked objects, [B]."""
+    """Of values [B, K], a number for each picture whose mean is the mean over all asked objects, [B].
+
+    Pictures of many objects have larger ones, so an interval of that mean is a little too wide.
+    """
     return (values * asked).sum(1) / asked.sum(1).float().mean()

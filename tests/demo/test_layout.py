@@ -1,5 +1,7 @@
 """Scenes with blobs, and what is measured of layouts."""
 
+import subprocess
+import sys
 from dataclasses import replace
 
 import torch
@@ -15,6 +17,7 @@ from demo.blob_scenes import (
     seen_ellipses,
     shifted,
 )
+from demo.eval import layout_report
 from demo.eval.layout_measures import (
     are_right,
     ellipse_overlaps,
@@ -23,12 +26,13 @@ from demo.eval.layout_measures import (
     per_object,
     read_overlaps,
 )
-from demo.eval.layout_report import ARMS, prompts_of, scenes_of
+from demo.eval.layout_report import ARMS, ELSEWHERE, KIND, WANTED, prompts_of, scenes_of
 from demo.eval.reading import truth
 from demo.world.attributes import HELD_OUT
 from demo.world.scene import draw_scenes
 from demo.world_tokens import token_rows
 from kernels.ellipses import distances, token_masks
+from networks.demo_format import load
 
 SIZE = 128
 
@@ -99,3 +103,28 @@ def test_what_the_report_draws():
     assert {arm.prompt for arm in ARMS.values()} <= prompts.keys()
     for whole, scene in zip(prompts["whole"], prompts["scene"], strict=True):
         assert whole.endswith(scene) and scene != whole
+
+
+def test_training_and_the_report_from_end_to_end(repository, tmp_path):
+    """A few steps on from the shipped file, then the report with it in all places."""
+    shipped = repository / "demo" / "checkpoints" / f"{KIND}.safetensors"
+    told = run(repository, "demo.train_blob_adapter", "--final", "--state", tmp_path, "--begin-with", shipped.parent)
+    assert "3 steps in" in told and (tmp_path / "samples.png").is_file()
+    before, after = (load(path, KIND)[0] for path in (shipped, tmp_path / shipped.name))
+    assert before.keys() == after.keys()
+    for name, value in before.items():
+        assert float((after[name] - value).abs().max()) < 0.05, name
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+    out = tmp_path / "report"
+    given = ("--adapter", shipped, "--without-masks", tmp_path / shipped.name, "--without-geometry", shipped)
+    told = run(repository, layout_report.__name__, "--out", out, *given)
+    for arm in (*ARMS, WANTED, ELSEWHERE):
+        assert told.count(f"| {arm} |") == 1
+    assert not out.exists(), "a trial writes nothing"
+
+
+def run(repository, module, *more):
+    command = [sys.executable, "-m", module, "--tiny", *map(str, more)]
+    process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+    assert process.returncode == 0, process.stderr
+    return process.stdout
