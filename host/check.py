@@ -1,7 +1,8 @@
 """Runs the test suite in the virtual environment: ``python host/check.py [pytest arguments ...]``.
 
 It leaves out what this machine cannot run: GPU tests without a GPU, and, saying so, browser tests without a Chromium.
-With CI set in the environment a missing Chromium is a failure.
+With CI set in the environment a missing Chromium is a failure. All tests together are shared out among two processes,
+file by file; some of them (given arguments) run in one.
 """
 
 import os
@@ -15,6 +16,9 @@ if not __package__:  # started as a script: then the repository, not host/, is w
 
 from . import browser, comfyui, layout
 from .layout import HostError
+
+PROCESSES = 2
+"""More would not help: the largest file of tests takes a good part of the time, and each process starts a server."""
 
 NO_BROWSER = "Browser tests were left out: no Chromium is installed (on Debian: sudo apt-get install chromium)."
 
@@ -34,7 +38,13 @@ def main() -> int:
             print(f"error: {NO_BROWSER}", file=sys.stderr)
             return 1
         command += ["--ignore", str(layout.ROOT / "tests" / "browser")]
-    status = subprocess.call([*command, *sys.argv[1:]], cwd=layout.ROOT)
+    environment = dict(os.environ)
+    cores = os.cpu_count() or 1
+    if not sys.argv[1:] and cores >= PROCESSES:
+        command += ["-n", str(PROCESSES), "--dist", "loadfile"]
+        # Otherwise each takes all cores, and they wait for each other.
+        environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // PROCESSES)))
+    status = subprocess.call([*command, *sys.argv[1:]], cwd=layout.ROOT, env=environment)
     if not has_browser:
         print(NO_BROWSER)
     return status

@@ -39,7 +39,7 @@ from demo.world.scene import Scenes, draw_scenes, still_camera
 from demo.world_tokens import END, token_rows, vocabulary
 from kernels.ellipses import distances
 
-FIRST_SEED = 850_000_000
+FIRST_SEED = 860_000_000
 CFG = 3.0
 FILES = ("video_unet", "video_text_encoder", "video_vae")
 MOVING = [MOTIONS.index(name) for name in ("left", "right", "up", "down")]
