@@ -1,6 +1,6 @@
 """A layout of blobs: ellipses with captions, in an order, moving over the frames; the JSON that the editor writes.
 
-Blobs are those of BlobGEN (Nie et al., ICML 2024) and BlobGEN-Vid (Feng et al., 2024): a tilted ellipse says where a
+Blobs are those of BlobGEN (Nie et al., ICML 2024) and BlobGEN-Vid (Feng et al., 2025): a tilted ellipse says where a
 thing stands, a caption what it is. Version 1; x in fractions of the picture's width and y of its height, (0, 0) = its
 top left corner, both half axes in fractions of its height, so that turning an ellipse never shears it::
 

@@ -3,7 +3,7 @@
     out_i = sum_j softmax_j(scale q_i . k_j) v_j  over the j with regions(q_i) & regions(k_j) != 0
 
 Regions are bits of an int64, of queries and of keys. This is the masked cross attention of BlobGEN (Nie et al., 2024)
-and the masked attention over all frames of BlobGEN-Vid (Feng et al., 2024): one softmax over all keys that a query may
+and the masked attention over all frames of BlobGEN-Vid (Feng et al., 2025): one softmax over all keys that a query may
 see. A query that may see none gets exactly 0.
 
 This module is the public door. The eager reference is PyTorch's attention with a mask, a part of the queries at a

@@ -172,7 +172,7 @@ def test_a_folder_in_the_place_of_the_link_is_kept(tmp_path):
 def pytest_command(monkeypatch) -> list[str]:
     """The command that host/check.py would run; the machine has neither GPU nor browser."""
     seen = []
-    monkeypatch.setattr(check.subprocess, "call", lambda command, cwd: seen.extend(command) or 0)
+    monkeypatch.setattr(check.subprocess, "call", lambda command, cwd, env: seen.extend(command) or 0)
     monkeypatch.setattr(check.browser, "find_chromium", lambda: None)
     monkeypatch.setattr(check.comfyui, "has_accelerator", lambda python: False)
     monkeypatch.setattr(sys, "argv", ["check.py", "-k", "schedule"])
@@ -186,6 +186,20 @@ def test_without_a_browser_its_tests_are_left_out_with_a_sentence(pytest_command
     assert pytest_command[pytest_command.index("--ignore") + 1] == str(layout.ROOT / "tests" / "browser")
     assert pytest_command[-2:] == ["-k", "schedule"]
     assert pytest_command[pytest_command.index(str(layout.ROOT / "tests")) :][1:3] == ["-m", "not gpu"]
+    assert "-n" not in pytest_command
+
+
+@pytest.mark.parametrize(("cores", "threads"), [(1, None), (2, "1"), (8, "4")])
+def test_all_tests_are_shared_out_among_two_processes(pytest_command, monkeypatch, cores, threads):
+    seen = []
+    monkeypatch.setattr(sys, "argv", ["check.py"])
+    monkeypatch.setattr(check.os, "cpu_count", lambda: cores)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.delenv("CI", raising=False)
+    monkeypatch.setattr(check.subprocess, "call", lambda command, cwd, env: seen.append((command, env)) or 0)
+    assert check.main() == 0
+    ((command, env),) = seen
+    assert ("-n" in command) == (threads is not None) and env.get("OMP_NUM_THREADS") == threads
 
 
 def test_without_a_browser_ci_fails(pytest_command, monkeypatch, capsys):
