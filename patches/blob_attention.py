@@ -16,17 +16,18 @@ from torch import Tensor
 from torch.nn import functional
 
 from ..kernels.ellipses import token_masks
-from ..kernels.regional_attention import MOST_REGIONS, RegionPlan, plan_regions, regional_attention
+from ..kernels.regional_attention import RegionPlan
+from ..networks.blob_adapter import BlobRows
+from .region_attention import attend_sparse, dense_mask, plan_of, stacked
 from .regional import FAMILIES, UNET, join_masks, keys_after
 from .rows import repeat_rows
 
 if TYPE_CHECKING:
-    from ..networks.blob_adapter import BlobRows
     from .blobs import BlobText
 
 NAME = "Apply Blobs"
-LARGEST_DENSE = 6144
-"""Tokens up to which attention of all to all has a dense mask."""
+LARGEST_DENSE, LARGEST_MASK = 6144, 40_000
+"""Tokens up to which attention of all to all has a dense mask, and up to which one fits into memory at all."""
 
 
 def layout_frame(place: int, places: int, frames: int) -> int:
@@ -191,11 +192,11 @@ class BlobAttention:
             if not all(text is None or _is_sharp(text) for text in self.texts):
                 return None
             rows = [self._text_regions(row, queries, q.device) for row in range(len(self.texts))]
-            return _plan(*_stacked(rows), q.shape[0])
+            return plan_of(*stacked(rows), q.shape[0])
 
         state = (*self.texts, *self.early)
         found = self._kept(("text plan", state, self.places, q.shape[0], queries, q.device), plan)
-        return None if found is None else _attend_sparse(q, k, v, heads, how, found)
+        return None if found is None else attend_sparse(q, k, v, heads, how, found)
 
     def _text_regions(self, row: int, queries: int, device: torch.device) -> tuple[Tensor, Tensor]:
         """Regions of places and of text: the global prompt, each caption."""
@@ -247,7 +248,7 @@ class BlobAttention:
                 cover = self.cover(row, text, *self.grid(tokens), device)
                 cover = functional.pad(cover, (0, 0, 0, tokens - cover.shape[0]))
                 parts.append(self._belonging(cover, text.settings.self_attention))
-            return _stacked(parts)
+            return stacked(parts)
 
         return self._attend(attend, q, k, v, heads, how, ("within", tokens), regions, None)
 
@@ -263,7 +264,7 @@ class BlobAttention:
         queries = tokens - (text.stop - text.start)
 
         def regions() -> tuple[Tensor, Tensor]:
-            return _stacked([self._shared_regions(row, text, queries, device, block) for row in range(len(self.texts))])
+            return stacked([self._shared_regions(row, text, queries, device, block) for row in range(len(self.texts))])
 
         def bias() -> Tensor:
             first = text.stop if text.start == 0 else 0
@@ -275,7 +276,8 @@ class BlobAttention:
             return whole
 
         within = tuple(self._row_within(row, block) for row in range(len(self.texts)))
-        return self._attend(attend, q, k, v, heads, how, ("shared", tokens, within), regions, bias)
+        soft = not all(text is None or _is_sharp(text) for text in self.texts)
+        return self._attend(attend, q, k, v, heads, how, ("shared", tokens, within), regions, bias if soft else None)
 
     def _shared_regions(
         self, row: int, place: slice, queries: int, device: torch.device, block: int
@@ -315,17 +317,19 @@ class BlobAttention:
         key = (*name, state, self.places, q.device)
         tokens = q.shape[2 if how.get("skip_reshape") else 1]
         if tokens > LARGEST_DENSE and bias is None and how.get("mask") is None:
-            plan = self._kept((*key, "plan", q.shape[0]), lambda: _plan(*regions(), q.shape[0]))
+            plan = self._kept((*key, "plan", q.shape[0]), lambda: plan_of(*regions(), q.shape[0]))
             if plan is not None:
-                return _attend_sparse(q, k, v, heads, how, plan)
+                return attend_sparse(q, k, v, heads, how, plan)
+
+        if tokens > LARGEST_MASK:
+            raise ValueError(
+                f"{NAME}: attention of {tokens} tokens to each other is too much for a mask. On this model and at this "
+                "size set 'strength' and the blobs' weights to 1, or take fewer blobs."
+            )
 
         def dense() -> Tensor:
-            asks, shows = (some.float() for some in regions())
-            mask = torch.zeros(asks.shape[0], 1, asks.shape[1], shows.shape[1], device=q.device)
-            mask.masked_fill_((asks @ shows.mT == 0)[:, None], -math.inf)
-            if bias is not None:
-                mask += bias()[:, None]
-            return mask.to(q.dtype)
+            mask = dense_mask(*regions(), q.device)
+            return (mask if bias is None else mask + bias()[:, None]).to(q.dtype)
 
         mask = repeat_rows(self._kept((*key, q.dtype), dense), q.shape[0])
         how = dict(how)
@@ -340,8 +344,6 @@ class BlobAttention:
         return self._kept(("adapter", *self.texts, self.places), lambda: self._make_rows(device))
 
     def _make_rows(self, device: torch.device) -> BlobRows:
-        from ..networks.blob_adapter import BlobRows
-
         present = [text for text in self.texts if text is not None]
         blobs = max(text.ellipses.shape[1] for text in present)
         words = max((piece.states.shape[0] for text in present for piece in text.pieces), default=1)
@@ -371,35 +373,6 @@ def _is_sharp(text: BlobText) -> bool:
         return True
     return settings.strength == 1 and all(
         bool(((piece.weights == 0) | (piece.weights == 1)).all()) for piece in text.pieces
-    )
-
-
-def _plan(asks: Tensor, shows: Tensor, rows: int) -> RegionPlan | None:
-    """For an attention of ``rows`` rows; None where regions are too many for a set of bits.
-
-    Args:
-        asks, shows: bool [B, tokens, regions], of queries and of keys.
-    """
-    if asks.shape[2] > MOST_REGIONS:
-        return None
-    bits = torch.arange(asks.shape[2], device=asks.device)
-    sets = (repeat_rows((side.long() << bits).sum(-1), rows if len(side) > 1 else 1) for side in (asks, shows))
-    return plan_regions(*sets)
-
-
-def _attend_sparse(q: Tensor, k: Tensor, v: Tensor, heads: int, how: dict, plan: RegionPlan) -> Tensor:
-    """Attention with the host's arguments and shapes."""
-    if not how.get("skip_reshape"):
-        q, k, v = (some.unflatten(-1, (heads, -1)).transpose(1, 2) for some in (q, k, v))
-    found = regional_attention(q, k, v, plan)
-    return found if how.get("skip_output_reshape") else found.transpose(1, 2).flatten(2)
-
-
-def _stacked(parts: Sequence[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Regions of several rows, bool [rows, tokens, regions]: those of a row with fewer are not used."""
-    most = max(asks.shape[1] for asks, _ in parts)
-    return tuple(
-        torch.stack([functional.pad(pair[side], (0, most - pair[side].shape[1])) for pair in parts]) for side in (0, 1)
     )
 
 

@@ -10,7 +10,7 @@ from comfy.ldm.modules import attention
 from papernodes.kernels.blob_layout import Blob, BlobKey, BlobLayout, CaptionKey, Ellipse
 from papernodes.networks.demo_image import load_model
 from papernodes.nodes.demo_checkpoint import FOLDER
-from papernodes.patches import blob_attention, rows
+from papernodes.patches import blob_attention, region_attention, rows
 from papernodes.patches.blob_attention import BlobAttention, layout_frame
 from papernodes.patches.blobs import KEY, BlobSettings, add_blobs, anchored, blob_text, options_with_blobs, with_blobs
 from papernodes.patches.regional import FAMILIES, UNET, family_of, unet_attention_order
@@ -280,8 +280,8 @@ def _rest(found):
 
 @pytest.mark.parametrize("family", ["demo", "wan"])
 def test_many_tokens_are_attended_by_the_kernel_to_the_same_effect(family, monkeypatch):
-    patched, calls, kernel = add_blobs(model_of(family)), [], blob_attention.regional_attention
-    monkeypatch.setattr(blob_attention, "regional_attention", lambda *given: calls.append(1) or kernel(*given))
+    patched, calls, kernel = add_blobs(model_of(family)), [], region_attention.regional_attention
+    monkeypatch.setattr(region_attention, "regional_attention", lambda *given: calls.append(1) or kernel(*given))
     for rules in ("apart", "3dis", "masked")[: 3 if family == "wan" else 2]:  # a UNet's text goes by its mask
         positive, found = with_layout(family, SETTINGS[rules]), []
         for most in (6144, 0):
@@ -400,3 +400,23 @@ def test_order_of_a_unet():
     order = unet_attention_order(model_of("demo").get_model_object("diffusion_model"))
     assert list(order.values()) == list(range(16)) and next(iter(order)) == ("input", 1, 0)
     assert order["middle", 0, 0] == 6
+
+
+def test_a_shared_attention_of_many_tokens_needs_no_mask(monkeypatch):
+    """All or nothing: through the kernel, the same numbers; what is in between is refused where a mask is too large."""
+    for settings in (SETTINGS["3dis"], BlobSettings()):
+        found, text, _ = attention_of("hunyuan_video", settings, frames=9)
+        total = 3 * 4 * 4 + text.length
+        q, k, v = torch.randn(3, 1, 2, total, 8).unbind(0)
+        how = {"skip_reshape": True, "mask": None}
+        words = slice(total - text.length, total)
+        dense = found.attend_shared(attention.attention_pytorch, q, k, v, 2, how, words, 0)
+        monkeypatch.setattr(blob_attention, "LARGEST_DENSE", 16)
+        sparse = found.attend_shared(None, q, k, v, 2, how, words, 0)
+        assert torch.allclose(sparse, dense, atol=1e-5)
+        monkeypatch.undo()
+    found, text, _ = attention_of("hunyuan_video", SETTINGS["half"], frames=9)
+    monkeypatch.setattr(blob_attention, "LARGEST_DENSE", 16)
+    monkeypatch.setattr(blob_attention, "LARGEST_MASK", 32)
+    with pytest.raises(ValueError, match="is too much for a mask"):
+        found.attend_shared(None, q, k, v, 2, how, words, 0)
