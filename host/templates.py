@@ -204,7 +204,7 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures of blobs" in pictures:
         asked, drawn = (pictures.get(title) for title in ("Save pictures of blobs", "Save pictures"))
         if drawn is None:
-            return slices([asked[len(asked) * third // 3] for third in range(3)])
+            return slices([asked[0], asked[-1]])
         return slices([asked[0], drawn[0]] if len(drawn) == 1 else [clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
