@@ -205,7 +205,7 @@ def draw_thumbnail(name: str, pictures: dict):
         asked, drawn = (pictures.get(title) for title in ("Save pictures of blobs", "Save pictures"))
         if drawn is None:
             return slices([asked[0], asked[-1]])
-        return slices([asked[0], drawn[0]] if len(drawn) == 1 else [clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
+        return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:
