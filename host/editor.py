@@ -22,8 +22,9 @@ SETTLE_MILLISECONDS = 800
 """Widgets settle a moment after a graph was loaded: pictures arrive, Nodes 2.0 measures its elements."""
 
 
-PREVIEW_WIDGETS = ("video-preview",)
-"""Pictures in nodes, which the editor exports as empty inputs once a video was decoded, and not before."""
+PREVIEW_WIDGETS = ("video-preview", "preview")
+"""Pictures and text in nodes, which the editor exports as empty inputs that no node has: the first one once a video was
+decoded, and not before, the second one Preview Any's."""
 
 
 @dataclass

@@ -46,13 +46,17 @@ STAND_INS = {
     "relight_video": "environment_light",
     "manga_ninja_points": "match_points",
     "manga_ninja_clip": "demo_colour_clip",
+    "blob_layout_sdxl": "demo_blob_layout",
+    "blob_layout_flux": "demo_blob_layout",
+    "blob_layout_gligen": "demo_blob_layout",
+    "blob_video_wan": "demo_blob_video",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
 LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
-    "CLIPVisionLoader", "ControlNetLoader", "PaperNodes_ICLightModel", "PaperNodes_MotionModules",
-    "PaperNodes_MotionLoRA", "PaperNodes_MangaNinjaLoader",
+    "CLIPLoader", "CLIPVisionLoader", "ControlNetLoader", "GLIGENLoader", "PaperNodes_ICLightModel",
+    "PaperNodes_MotionModules", "PaperNodes_MotionLoRA", "PaperNodes_MangaNinjaLoader", "PaperNodes_BlobAdapter",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
@@ -197,6 +201,13 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])
+    if "Save pictures of blobs" in pictures:
+        asked, drawn = (pictures.get(title) for title in ("Save pictures of blobs", "Save pictures"))
+        if drawn is None:
+            return slices([asked[0], asked[-1]])
+        return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
+    if name == "demo_blob_captions":
+        return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:
         panels = [pictures[title][0] for title in ("Save pictures of lines", "Save pictures")]
         return slices([start_picture(name), *panels])

@@ -26,6 +26,7 @@ FILES = (".safetensors", ".mp4", ".png", ".jpg", ".webp", ".pth", ".hdr")
 
 EXPECTED: dict[str, dict[str, int]] = {
     # graph -> output node (its title or class) -> frames in each of its files
+    "blobs_from_masks": {"Save pictures of blobs": 12, "Save pictures of masks": 1},
     "camera_move": {
         "Save preview pictures": 49,
         "Save flow picture": 48,
@@ -38,6 +39,9 @@ EXPECTED: dict[str, dict[str, int]] = {
         "Save noise picture": 49,
         "Save warped noise": 49,
     },
+    "demo_blob_captions": {"Save pictures": 1},
+    "demo_blob_layout": {"Save pictures": 1, "Save pictures of blobs": 1},
+    "demo_blob_video": {"Save pictures": 17, "Save pictures of blobs": 17},
     "demo_camera_move": {
         "Save preview pictures": 17,
         "Save flow picture": 16,
@@ -56,6 +60,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "demo_manga_ninja": {"Save coloured pictures": 1},
     "demo_motion_transfer": {"Save flow picture": 48, "Save noise picture": 5, "Save video": 17},
     "demo_orbiting_light": {"Save relit pictures": 16},
+    "demo_planned_layout": {"Save pictures": 1, "Save pictures of blobs": 1},
     "demo_relight_background": {"Save relit pictures": 1},
     "demo_text_to_image": {"Save pictures": 1},
     "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
