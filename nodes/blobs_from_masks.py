@@ -72,7 +72,10 @@ class BlobsFromMasks(io.ComfyNode):
             outputs=[
                 PnBlobs.Output(display_name="blobs", tooltip="The layout, as large as the masks."),
                 io.String.Output(display_name="log", tooltip="How well each ellipse covers its mask."),
-                io.String.Output(display_name="layout", tooltip="The layout as JSON, the text that Blob Layout's 'layout' takes when linked."),
+                io.String.Output(
+                    display_name="layout",
+                    tooltip="The layout as JSON, the text that Blob Layout's 'layout' takes when linked.",
+                ),
             ],
         )
 

@@ -80,7 +80,10 @@ class PlanBlobs(io.ComfyNode):
                 io.String.Output(
                     display_name="log", tooltip="How the prompt, or the answer, was understood, and what was not."
                 ),
-                io.String.Output(display_name="layout", tooltip="The layout as JSON, the text that Blob Layout's 'layout' takes when linked."),
+                io.String.Output(
+                    display_name="layout",
+                    tooltip="The layout as JSON, the text that Blob Layout's 'layout' takes when linked.",
+                ),
             ],
         )
 
