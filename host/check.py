@@ -20,7 +20,24 @@ from .layout import HostError
 PROCESSES = 2
 """More would not help: the largest file of tests takes a good part of the time, and each process starts a server."""
 
+MEMORY = 14e9
+"""Bytes that the machine must have for two: they and their servers and browsers take up to 10 GB."""
+
 NO_BROWSER = "Browser tests were left out: no Chromium is installed (on Debian: sudo apt-get install chromium)."
+
+
+def memory() -> float:
+    """Bytes of main memory that this machine, or the container on it, may use; 0 where that is not told."""
+    try:
+        found = float(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    except (AttributeError, OSError, ValueError):  # Windows knows no sysconf
+        return 0.0
+    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        try:
+            found = min(found, float(Path(limit).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # not there, or "max"
+            continue
+    return found
 
 
 def main() -> int:
@@ -40,7 +57,7 @@ def main() -> int:
         command += ["--ignore", str(layout.ROOT / "tests" / "browser")]
     environment = dict(os.environ)
     cores = os.cpu_count() or 1
-    if not sys.argv[1:] and cores >= PROCESSES:
+    if not sys.argv[1:] and cores >= PROCESSES and memory() >= MEMORY:
         command += ["-n", str(PROCESSES), "--dist", "loadfile"]
         # Otherwise each takes all cores, and they wait for each other.
         environment.setdefault("OMP_NUM_THREADS", str(max(1, cores // PROCESSES)))

@@ -189,9 +189,13 @@ def test_without_a_browser_its_tests_are_left_out_with_a_sentence(pytest_command
     assert "-n" not in pytest_command
 
 
-@pytest.mark.parametrize(("cores", "threads"), [(1, None), (2, "1"), (8, "4")])
-def test_all_tests_are_shared_out_among_two_processes(pytest_command, monkeypatch, cores, threads):
+@pytest.mark.parametrize(
+    ("cores", "memory", "threads"), [(1, 32e9, None), (2, 8e9, None), (2, 32e9, "1"), (8, 32e9, "4")]
+)
+def test_all_tests_are_shared_out_among_two_processes(pytest_command, monkeypatch, cores, memory, threads):
     seen = []
+    assert check.memory() > 1e9
+    monkeypatch.setattr(check, "memory", lambda: memory)
     monkeypatch.setattr(sys, "argv", ["check.py"])
     monkeypatch.setattr(check.os, "cpu_count", lambda: cores)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
