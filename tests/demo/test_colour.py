@@ -15,7 +15,7 @@ from demo.eval.network_reader import NetworkReader
 from demo.world.attributes import HELD_OUT
 from demo.world.render import render
 from demo.world.scene import draw_scenes, repose
-from networks import checkpoints, demo_format, demo_manga_ninja
+from networks import demo_format, demo_manga_ninja
 from networks.demo_controlnet import assemble
 from networks.demo_image import UNET_CONFIG
 from networks.demo_manga_ninja import CONTROL, DENOISING, KINDS, POINTS, REFERENCE
@@ -177,6 +177,8 @@ def test_training_begins_with_the_image_model(begun, files):
 
 def test_files_become_what_is_published(files):
     """Under diffusers' names, by the door through which published files go."""
+    from papernodes.networks import checkpoints
+
     state = checkpoints.read_weights(files / f"{REFERENCE}.safetensors")
     names = set(diffusers_names(UNET_CONFIG).values()) - set(HEAD)
     # SD1.5's 682 but for the convolution that widens between two levels as wide as each other here.

@@ -22,7 +22,7 @@ RUNNABLE = sorted(FOLDER.glob("*.json"))
 NEEDS_MODELS = sorted((FOLDER / "needs_models").glob("*.json"))
 MEDIA = sorted(path for path in (layout.ROOT / "demo" / "media").iterdir() if path.suffix in layout.MEDIA_SUFFIXES)
 
-FILES = (".safetensors", ".mp4", ".png", ".jpg", ".webp", ".pth", ".hdr")
+FILES = (".safetensors", ".mp4", ".png", ".jpg", ".gif", ".webp", ".pth", ".hdr")
 
 EXPECTED: dict[str, dict[str, int]] = {
     # graph -> output node (its title or class) -> frames in each of its files
