@@ -16,7 +16,7 @@ from demo.eval.layout_models import SCHEDULER, LayoutModels
 from demo.eval.layout_report import ARMS, CFG, MASKED, MASKED_SCENE, PLAIN, padded_captions, prompts_of, scenes_of
 from demo.media_pictures import MEDIA, sheet
 from demo.story_pictures import save
-from demo.world.captions import captions, object_captions
+from demo.world.captions import object_captions
 from demo.world.render import render
 
 SEED, SHOWN, VIDEO_SEED = 841_000_077, 3, 861_000_000
@@ -80,7 +80,8 @@ def draw_clips() -> None:
     )
     still, times = scenes.at(slice(0, 1)), [0, 5, 11, 16]
     ellipses, present = layout_video.clip_ellipses(scenes, model.device)
-    given = (captions(still, VIDEO_SEED, full=True), object_captions(still), ellipses, present, VIDEO_SEED)
+    told = prompts_of(still, VIDEO_SEED)
+    given = (told["whole"], told["scene"], object_captions(still), ellipses, present, VIDEO_SEED)
     rows = [render(scenes, SIZE, SIZE).frames[:, times]]
     for name in (layout_video.PLAIN, layout_video.APART):
         drawn = model.draw(*given, layout_video.ARMS[name], layout_video.CFG)

@@ -130,6 +130,11 @@ class Blob:
         """Its captions, or the one that holds throughout; at least one."""
         return self.captions or (CaptionKey(0, self.caption),)
 
+    def caption_at(self, frame: int) -> str:
+        """What it is at a frame: the caption of the last anchor at or before it, or of the first one."""
+        anchors = self.anchors()
+        return next((key.text for key in reversed(anchors) if key.frame <= frame), anchors[0].text)
+
 
 @dataclass(frozen=True)
 class BlobLayout:

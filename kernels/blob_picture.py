@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from .blob_layout import Blob, BlobLayout
+from .blob_layout import BlobLayout
 from .ellipses import boxes
 from .match_picture import pair_colour
 
@@ -32,12 +32,6 @@ def blob_colour(name: str) -> tuple[int, int, int]:
     for letter in name:
         number = (number * _BASE + ord(letter)) % _RING
     return pair_colour(number)
-
-
-def caption_at(blob: Blob, frame: int) -> str:
-    """The caption that a person reads at a frame: that of the last anchor, before the first one the first's."""
-    anchors = blob.anchors()
-    return next((key.text for key in reversed(anchors) if key.frame <= frame), anchors[0].text)
 
 
 def covering(pictures: Tensor, height: int, width: int) -> Tensor:
@@ -163,7 +157,7 @@ class BlobPictures:
     def _label(self, drawn: Tensor, number: int, frame: int, middle: tuple[float, float]) -> None:
         """Lays a blob's tag over its middle, inside the picture."""
         blob = self.layout.blobs[number]
-        key = (number, caption_at(blob, frame))
+        key = (number, blob.caption_at(frame))
         if key not in self._tags:
             self._tags[key] = _tag(number + 1, key[1], blob_colour(blob.id), drawn.shape[1], drawn.shape[0])
         tag = self._tags[key]

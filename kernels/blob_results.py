@@ -8,18 +8,15 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .blob_layout import Blob, BlobLayout
-from .ellipses import boxes, composite, distances, opacities
+from .blob_layout import BlobLayout
+from .ellipses import boxes, raster
 
 MASK_KINDS = ("hard", "soft", "composited")
 MOST_NUMBERS = 2**32
 """Of a batch of masks: 16 GiB of float32."""
 
-
-def caption_at(blob: Blob, frame: int) -> str:
-    """What a blob is at a frame: the caption of the last anchor at or before it, or of the first one."""
-    anchors = blob.anchors()
-    return ([anchor for anchor in anchors if anchor.frame <= frame] or [anchors[0]])[-1].text
+DRAWN_TOGETHER = 2**28
+"""Numbers that are drawn at a time: 1 GiB of a GPU's memory."""
 
 
 def layout_masks(
@@ -52,13 +49,14 @@ def layout_masks(
             f"{len(frames)} frames of {count} blobs at {width}x{height} are more than 16 GiB of masks. Take one frame, "
             "or a smaller size."
         )
-    geometry, presence = layout.geometry(), layout.presence()
+    geometry, presence = layout.geometry()[list(frames)], layout.presence()[list(frames)]
+    composited, drawing = kind == "composited", "hard" if kind == "hard" else "soft"
     found = torch.empty(len(frames), count, height, width)
-    for number, frame in enumerate(frames):
-        q = distances(geometry[frame].float().to(device), height, width)
-        drawn = opacities(q, "hard" if kind == "hard" else "soft")
-        drawn = drawn * presence[frame].to(drawn.device)[:, None, None]
-        found[number] = composite(drawn)[1:] if kind == "composited" else drawn
+    part = max(1, DRAWN_TOGETHER // (count * height * width))
+    for start in range(0, len(frames), part):
+        some = slice(start, start + part)
+        drawn = raster(geometry[some], presence[some], height, width, drawing, composited, device=device)
+        found[some] = drawn[:, 1:] if composited else drawn  # without the background
     return found.flatten(0, 1)
 
 
@@ -98,7 +96,7 @@ def boxes_to_json(layout: BlobLayout, frames: Sequence[int], width: int, height:
             {
                 "blob": number + 1,
                 "id": blob.id,
-                "caption": caption_at(blob, frame),
+                "caption": blob.caption_at(frame),
                 "pixels": [round(value, 3) for value in (found[frame, number] * scale).tolist()],
                 "normalised": [round(value, 6) for value in found[frame, number].tolist()],
             }

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ..kernels.blob_layout import LARGEST_SIDE, MOST_BLOBS, MOST_FRAMES, BlobLayout, blobs_to_json, parse_blobs
 from ..kernels.blob_picture import BlobPictures, covering
-from ..kernels.ellipses import distances, opacities
+from ..kernels.blob_results import layout_masks
 from .sockets import CATEGORY_BLOBS, NothingThere, PnBlobs, check_blobs, check_pictures, check_range
 
 TWO_BLOBS = (
@@ -201,14 +201,11 @@ def _masks(layout: BlobLayout) -> Tensor | NothingThere:
             f"{layout.height}, {needed / 2**30:.0f} GiB; at most {MOST_MASK_BYTES / 2**30:.0f} are made. Take fewer "
             "frames or a smaller size."
         )
-    masks = torch.zeros(shape, device=comfy.model_management.intermediate_device())
-    geometry = layout.geometry().to(comfy.model_management.get_torch_device(), torch.float32)
-    for frame, present in enumerate(layout.presence()):
-        comfy.model_management.throw_exception_if_processing_interrupted()
-        for number in present.nonzero()[:, 0].tolist():
-            found = opacities(distances(geometry[frame, number], layout.height, layout.width), "hard")
-            masks[frame, number] = found.to(masks.device)
-    return masks.flatten(0, 1)
+    device = comfy.model_management.intermediate_device()
+    if not layout.blobs:
+        return torch.zeros(layout.frames, layout.height, layout.width, device=device)
+    frames, where = range(layout.frames), comfy.model_management.get_torch_device()
+    return layout_masks(layout, "hard", frames, layout.height, layout.width, where).to(device)
 
 
 NODES = [BlobLayoutNode]

@@ -6,7 +6,7 @@ import torch
 from comfy_api.latest import io
 
 from ..kernels.blob_layout import MOST_FRAMES, BlobLayout
-from ..kernels.blob_results import caption_at, layout_boxes
+from ..kernels.blob_results import layout_boxes
 from .blob_results import check_frame, size_inputs, size_of
 from .sockets import CATEGORY_BLOBS, PnBlobs, check_blobs, check_range
 
@@ -101,7 +101,7 @@ def boxed(layout: BlobLayout, frame: int, width: int, height: int) -> tuple[list
     across, down = max(width // LATENT_STEP, 1), max(height // LATENT_STEP, 1)
     things, lines = [], []
     for number, blob in enumerate(layout.blobs):
-        title, caption = f"{number + 1} ({caption_at(blob, frame) or 'no caption'})", caption_at(blob, frame).strip()
+        title, caption = f"{number + 1} ({blob.caption_at(frame) or 'no caption'})", blob.caption_at(frame).strip()
         why = None
         if not bool(layout.presence()[frame, number]):
             why = f"it is not in frame {frame}"

@@ -25,8 +25,7 @@ from torch import Tensor
 from ..kernels.blob_layout import BlobLayout
 from .blob_attention import BlobAttention
 from .regional import UNET, family_of, options_with
-from .rows import is_active, set_row_values, text_length
-from .story import RANGE
+from .rows import for_part, is_active, set_row_values, text_length
 
 KEY = "papernodes_blobs"
 """Name of the BlobText in a CONDITIONING, of the wrappers and of the rows."""
@@ -190,10 +189,6 @@ def with_blobs(
         The entry with blobs for that part of the sampling, and the plain one for what comes before and after.
     """
     states, options = entry
-    low, high = options.get(RANGE[0], 0.0), options.get(RANGE[1], 1.0)
-    first, last = max(low, start), min(high, end)
-    if first >= last:
-        return [entry]
     _, bare = blob_text(states[0], captions, layout, settings)
     longer, text = blob_text(states[0], captions, layout, settings, padded_rows(states.shape[1], bare.length, family))
     kept = {**options, KEY: text}
@@ -202,10 +197,7 @@ def with_blobs(
         for piece in text.pieces:
             extra[:, [row - text.shared for row in piece.rows]] = 1
         kept["attention_mask"] = torch.cat([mask, extra], 1)
-    limited = (first, last) != (low, high) or any(name in options for name in RANGE)
-    changed = [longer[None], {**kept, RANGE[0]: first, RANGE[1]: last} if limited else kept]
-    around = [(low, first), (last, high)]
-    return [changed, *([states, {**options, RANGE[0]: a, RANGE[1]: b}] for a, b in around if a < b)]
+    return for_part(entry, [longer[None], kept], start, end)
 
 
 @dataclass

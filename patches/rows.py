@@ -17,6 +17,9 @@ import comfy.utils
 import torch
 from torch import Tensor
 
+RANGE = ("start_percent", "end_percent")
+"""Where an entry of a CONDITIONING says for which part of the sampling it holds."""
+
 READ, USE = comfy.patcher_extension.WrappersMP.CALC_COND_BATCH, comfy.patcher_extension.WrappersMP.APPLY_MODEL
 
 
@@ -41,6 +44,31 @@ def text_length(condition: dict) -> int | None:
     """How many rows of text a condition hands to the network; None without text."""
     text = condition["model_conds"].get("c_crossattn")
     return None if text is None else text.cond.shape[1]
+
+
+def for_part(entry: list, changed: list, start: float, end: float) -> list[list]:
+    """Entries of a CONDITIONING where one is changed for a part of the sampling.
+
+    Args:
+        entry: ``[tensor, dict]``, which may hold for a part of the sampling itself.
+        changed: what stands for it within the part; neither is changed here.
+        start, end: the part, 0 to 1.
+
+    Returns:
+        The changed one where both parts meet, and the entry for what comes before and after.
+    """
+    states, options = entry
+    low, high = options.get(RANGE[0], 0.0), options.get(RANGE[1], 1.0)
+    first, last = max(low, start), min(high, end)
+    if first >= last:
+        return [entry]
+    text, kept = changed
+    limited = (first, last) != (low, high) or any(name in options for name in RANGE)
+    around = [(low, first), (last, high)]
+    return [
+        [text, {**kept, RANGE[0]: first, RANGE[1]: last} if limited else kept],
+        *([states, {**options, RANGE[0]: a, RANGE[1]: b}] for a, b in around if a < b),
+    ]
 
 
 def is_active(start: float, end: float, base_model: object, timestep: Tensor) -> bool:

@@ -20,6 +20,7 @@ from torch import Tensor
 from ..kernels.singular_values import Curve, reweight_story
 from ..kernels.story_text import Prompt
 from .regional import KeyBias, with_key_bias
+from .rows import for_part
 from .text_tokens import CLIP_ENCODERS, EncodedText, TextError, channels_of, fit_rows, read_text, tokens_of
 
 PROMPT = "papernodes_prompt"
@@ -27,8 +28,6 @@ PROMPT = "papernodes_prompt"
 
 APPENDED = "papernodes_appended"
 """And under this one how many tokens were appended to it, which are no part of the prompt."""
-
-RANGE = ("start_percent", "end_percent")
 
 
 @dataclass(frozen=True)
@@ -240,15 +239,9 @@ def append_identity(
     kept = {**options, APPENDED: options.get(APPENDED, 0) + len(rows)}
     if (mask := options.get("attention_mask")) is not None:
         kept["attention_mask"] = torch.cat([mask, mask[:, list(rows)]], 1)
-    low, high = options.get(RANGE[0], 0.0), options.get(RANGE[1], 1.0)
-    first, last = max(low, start), min(high, end)
-    if first >= last:
-        return [entry]
-    limited = (first, last) != (low, high) or any(name in options for name in RANGE)
-    appended = [longer, {**kept, RANGE[0]: first, RANGE[1]: last} if limited else kept]
+    appended = [longer, kept]
     if strength != 1 or dropout > 0:
         base, chosen = torch.ones(longer.shape[1]), torch.zeros(longer.shape[1])
         base[states.shape[1] :], chosen[states.shape[1] :] = 0.0, strength
         appended = with_key_bias(appended, KeyBias(chosen, base, dropout))
-    around = [(low, first), (last, high)]
-    return [appended, *([states, {**options, RANGE[0]: a, RANGE[1]: b}] for a, b in around if a < b)]
+    return for_part(entry, appended, start, end)

@@ -25,6 +25,7 @@ from demo.blob_scenes import label_ellipses
 from demo.eval import frozen
 from demo.eval.image_report import REPORTS
 from demo.eval.layout_measures import SIZE, per_object, read_overlaps
+from demo.eval.layout_report import prompts_of
 from demo.eval.network_reader import NetworkReader
 from demo.eval.reading import Reading, match, truth
 from demo.eval.video_measures import difference_interval, mean_interval, ratio_interval, read_frames
@@ -33,7 +34,7 @@ from demo.training import autocast
 from demo.training_drawings import save_grid
 from demo.video_data import FRAMES
 from demo.world.attributes import MOTIONS
-from demo.world.captions import captions, object_captions
+from demo.world.captions import object_captions
 from demo.world.render import render
 from demo.world.scene import Scenes, draw_scenes, still_camera
 from demo.world_tokens import END, token_rows, vocabulary
@@ -95,11 +96,6 @@ def clip_ellipses(scenes: Scenes, device: torch.device, part: int = 32) -> tuple
     return torch.cat(stacked[:parts]), torch.cat(stacked[parts:])
 
 
-def place_of(prompt: str) -> str:
-    """What a full caption tells of place and light."""
-    return prompt[max(prompt.rfind(f" {word} ") for word in ("in", "at", "on")) + 1 :]
-
-
 class LayoutVideo:
     """The video model with blobs.
 
@@ -128,11 +124,13 @@ class LayoutVideo:
         return [states[:count] for states, count in zip(self.models.networks.encode_text(texts), counts, strict=True)]
 
     @torch.no_grad()
-    def draw(self, prompts, captions_, ellipses, present, seed: int, arm: Arm, cfg: float, batch: int = 32) -> Tensor:
+    def draw(
+        self, prompts, places, captions_, ellipses, present, seed: int, arm: Arm, cfg: float, batch: int = 32
+    ) -> Tensor:
         """Clips uint8 [B, T, 3, 128, 128].
 
         Args:
-            prompts: B sentences; captions_: of each clip's blobs.
+            prompts: B sentences; places: B that tell the place alone; captions_: of each clip's blobs.
             ellipses: float32 [B, T, K, 5]; present: bool [B, T, K].
             seed: of the noise, which is the same for every arm.
             arm, cfg: how.
@@ -142,7 +140,7 @@ class LayoutVideo:
         found = []
         for start in range(0, len(prompts), batch):
             part = slice(start, start + batch)
-            given = (prompts[part], captions_[part], ellipses[part].cpu(), present[part].cpu())
+            given = (prompts[part], places[part], captions_[part], ellipses[part].cpu(), present[part].cpu())
             found.append(self.models.decode(self._sample(noise[part].to(self.device), *given, arm, cfg)))
         return torch.cat(found)
 
@@ -160,7 +158,7 @@ class LayoutVideo:
         states, texts = zip(*(blob_text(*some, pad_to=rows) for some in given), strict=True)
         return torch.stack(states), list(texts)
 
-    def _sample(self, noise, prompts, captions_, ellipses, present, arm: Arm, cfg: float) -> Tensor:
+    def _sample(self, noise, prompts, places, captions_, ellipses, present, arm: Arm, cfg: float) -> Tensor:
         from papernodes.patches.blobs import options_with_blobs
 
         encode, sigmas = self.models.networks.encode_text, self.models.sigmas.tolist()
@@ -168,7 +166,7 @@ class LayoutVideo:
         told = place = None
         if arm.settings is not None:
             told = self._texts(prompts, captions_, ellipses, present, arm)
-            place = self._texts([place_of(text) for text in prompts], captions_, ellipses, present, arm)
+            place = self._texts(places, captions_, ellipses, present, arm)
         x = noise * sigmas[0]
 
         def velocity(context: Tensor, sigma: float, options: dict) -> Tensor:
@@ -265,7 +263,8 @@ def measure(model: LayoutVideo, reader, arguments, seeds: list[int], arms: Mappi
         scenes = scenes_of(arguments.n, seed)
         still = scenes.at(slice(0, 1))
         ellipses, present = clip_ellipses(scenes, model.device)
-        given = (captions(still, seed, full=True), object_captions(still), ellipses, present, seed)
+        told = prompts_of(still, seed)
+        given = (told["whole"], told["scene"], object_captions(still), ellipses, present, seed)
         drawn = {RENDERED: (render(scenes.to(model.device), SIZE, SIZE).frames * 255).round().byte()}
         for name, arm in arms.items():
             drawn[name] = model.draw(*given, arm, arguments.cfg, arguments.batch)

@@ -6,7 +6,7 @@ import pytest
 import torch
 from papernodes.host import layout
 from papernodes.kernels.blob_layout import parse_blobs
-from papernodes.kernels.blob_picture import blob_colour, caption_at
+from papernodes.kernels.blob_picture import blob_colour
 
 FRAMES = 41
 MODULE = f"/extensions/{layout.PACK_NAME}/lib/blob_layout.mjs"
@@ -71,7 +71,7 @@ def test_browser_and_python_have_the_same_layout(page):
     assert (geometry - wanted.geometry()).abs().max() < 1e-6
     assert geometry.diff(dim=0).abs().amax((0, 2)).gt(0.05).sum() >= 20, "they move"
     assert torch.equal(torch.tensor(found["there"]), wanted.presence())
-    assert found["captions"] == [[caption_at(blob, frame) for blob in wanted.blobs] for frame in range(FRAMES)]
+    assert found["captions"] == [[blob.caption_at(frame) for blob in wanted.blobs] for frame in range(FRAMES)]
     for blob, colour in zip(wanted.blobs, found["colours"], strict=True):
         assert max(abs(one - other) for one, other in zip(blob_colour(blob.id), colour, strict=True)) <= 1
     again = json.dumps(found["state"])

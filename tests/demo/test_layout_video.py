@@ -8,6 +8,7 @@ import torch
 
 from demo.eval import frozen
 from demo.eval.image_report import REPORTS
+from demo.eval.layout_report import prompts_of
 from demo.eval.layout_video import (
     APART,
     ARMS,
@@ -21,13 +22,12 @@ from demo.eval.layout_video import (
     colour_change,
     markdown,
     measured,
-    place_of,
     scenes_of,
     summary,
 )
 from demo.eval.reading import truth
 from demo.eval.video_models import CHECKPOINTS, LATENT, file_hashes
-from demo.world.captions import captions, object_captions
+from demo.world.captions import object_captions
 from demo.world.render import render
 
 CPU = torch.device("cpu")
@@ -77,11 +77,6 @@ def test_colours_that_change():
     assert colour_change(clips, ellipses, known).isnan().all()
 
 
-def test_what_a_caption_tells_of_the_place():
-    assert place_of("a red cat with a hat in the snow, lit from below") == "in the snow, lit from below"
-    assert place_of("a cat with a bow and a ball at night, lit from the left") == "at night, lit from the left"
-
-
 def test_the_report_draws_what_the_nodes_draw():
     from papernodes.kernels.blob_layout import Blob, BlobKey, BlobLayout, Ellipse
     from papernodes.nodes.apply_blobs import ApplyBlobs
@@ -90,10 +85,12 @@ def test_the_report_draws_what_the_nodes_draw():
     scenes = scenes_of(1, 7)
     ellipses, present = clip_ellipses(scenes, CPU)
     still = scenes.at(slice(0, 1))
-    prompts, own = captions(still, 7, full=True), object_captions(still)
+    told, own = prompts_of(still, 7), object_captions(still)
+    prompts, places = told["whole"], told["scene"]
+    assert prompts[0].endswith(places[0])
     noise = torch.randn(1, *LATENT, generator=torch.Generator().manual_seed(7))
     model = LayoutVideo(CHECKPOINTS, CPU, steps=4)
-    drawn = model._sample(noise, prompts, own, ellipses, present, ARMS[APART], 3.0)
+    drawn = model._sample(noise, prompts, places, own, ellipses, present, ARMS[APART], 3.0)
 
     unet, clip, _ = DemoCheckpoint.execute("video").args[:3]
     blobs = []
@@ -111,7 +108,7 @@ def test_the_report_draws_what_the_nodes_draw():
 
     given = {"strength": 1.0, "start_percent": 0.0, "end_percent": 1.0, "rules": "masked", "self_attention": True}
     patched, at_first = ApplyBlobs.execute(
-        unet, clip, encode(place_of(prompts[0]), 0.0, 0.49), BlobLayout(tuple(blobs), 128, 128, 17), **given,
+        unet, clip, encode(places[0], 0.0, 0.49), BlobLayout(tuple(blobs), 128, 128, 17), **given,
         first_blocks=0, self_end=0.5,
     ).args  # fmt: skip
     positive = [*at_first, *encode(prompts[0], 0.49, 1.0)]

@@ -14,7 +14,7 @@ from papernodes.kernels.blob_layout import (
     blobs_to_json,
     parse_blobs,
 )
-from papernodes.kernels.blob_picture import BlobPictures, blob_colour, caption_at, covering, tinted
+from papernodes.kernels.blob_picture import BlobPictures, blob_colour, covering, tinted
 from papernodes.kernels.ellipses import distances
 
 FRAMES = 25
@@ -55,7 +55,7 @@ def test_there_and_back():
     assert parse_blobs(blobs_to_json(layout), 320, 200, FRAMES) == layout
     assert [blob.id for blob in layout.blobs] == ["a", "7", "3"]
     assert layout.presence()[:6, 2].tolist() == [False] * 4 + [True] * 2 and not layout.presence()[:, 1].any()
-    assert [caption_at(layout.blobs[1], frame) for frame in (0, 2, 3, 20)] == ["x", "x", "y", "y"]
+    assert [layout.blobs[1].caption_at(frame) for frame in (0, 2, 3, 20)] == ["x", "x", "y", "y"]
     assert layout.blobs[2].keys[0].ellipse == Ellipse(), "what a key does not say is as in its blob"
     for empty in ("", "  ", text()):
         none = parse_blobs(empty, 8, 8, 3)
