@@ -19,6 +19,7 @@ CATEGORY_STORY = "papernodes/one-prompt-one-story"
 CATEGORY_LIGHT = "papernodes/relighting"
 CATEGORY_COLOUR = "papernodes/manganinja"
 CATEGORY_BLOBS = "papernodes/blob layouts"
+CATEGORY_PANORAMA = "papernodes/panorama"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
@@ -170,6 +171,16 @@ def check_pictures(image: Tensor, name: str) -> Tensor:
     if not bool(image.isfinite().all()):
         raise ValueError(f"'{name}' holds NaN or infinite pixels. Check the node that made these images.")
     return image[..., :3].float()
+
+
+def check_panorama(image: Tensor, name: str) -> None:
+    """Raises ValueError unless pictures or masks [B, H, W, ...] are twice as wide as high, and that at least 2."""
+    height, width = image.shape[1:3]
+    if width != 2 * height or height < 2:
+        raise ValueError(
+            f"'{name}' is {width}x{height} pixels; an equirectangular picture is twice as wide as high, and at least "
+            "4x2. Connect a whole panorama (360 by 180 degrees), or scale it."
+        )
 
 
 def check_one_picture(image: Tensor, name: str) -> Tensor:
