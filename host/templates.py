@@ -218,7 +218,8 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
     if "Save pictures of views" in pictures:
         views = pictures["Save pictures of views"]
-        return one_above_others(pictures["Save panorama pictures"][0], [views[len(views) * part // 4] for part in (1, 2, 3)])
+        below = [views[len(views) * part // 4] for part in (1, 2, 3)]
+        return one_above_others(pictures["Save panorama pictures"][0], below)
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

@@ -7,7 +7,9 @@ Whole blocks go to threads, as torch would wait for its own after every operatio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -18,13 +20,16 @@ from .panorama_eager import EDGE
 # Pixels of a block. Up to so many torch works out each operation in the thread that asks for it.
 _BLOCK = 1 << 15
 
+Sums = tuple[Tensor, Tensor, Tensor | None]
+"""Of ``_outer_sums``: float32 [3, width], [3, height, 1], and None or, to stretch the first by, [height, 1]."""
+
 
 def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode: str, result: Tensor) -> None:
     """See ``panorama_eager.draw_views``; bilinear float32 on a CPU, panoramas of an even width."""
 
-    def draw(number: int, turn: int, rows: slice) -> None:
+    def draw(number: int, sums: Sums, rows: slice) -> None:
         image = images[min(number, len(images) - 1)][None]
-        x, y, ahead = _directions(matrices[turn], None if fovs is None else fovs[turn], *result.shape[2:], rows)
+        x, y, ahead = _directions(sums, rows)
         level = (x * x).addcmul_(ahead, ahead).sqrt_()
         # In grid_sample's units: the panorama's sides are at -1 and 1, as half turns and quarter turns are.
         torch.atan2(x, ahead, out=x).mul_(1 / math.pi)
@@ -33,7 +38,10 @@ def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode:
         part.copy_(grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)[0])
         _mend(image[0], x, y, part)
 
-    _in_threads(draw, result, len(matrices))
+    def sums(turn: int) -> Sums:
+        return _outer_sums(matrices[turn], None if fovs is None else fovs[turn], *result.shape[2:])
+
+    _in_threads(draw, sums, len(matrices), result)
 
 
 def draw_panoramas(
@@ -42,10 +50,10 @@ def draw_panoramas(
     """See ``panorama_eager.draw_panoramas``; bilinear float32 on a CPU."""
     height, width = images.shape[2:]
 
-    def draw(number: int, turn: int, rows: slice) -> None:
+    def draw(number: int, sums: Sums, rows: slice) -> None:
         image = images[min(number, len(images) - 1)][None]
-        x, y, depth = _directions(matrices[turn].T, None, *result.shape[2:], rows)
-        depth.mul_(math.tan(math.radians(fovs[turn]) / 2))
+        x, y, depth = _directions(sums, rows)
+        depth.mul_(math.tan(math.radians(fovs[min(number, len(fovs) - 1)]) / 2))
         x.div_(depth)
         y.div_(depth).mul_(-width / height)
         known = (depth > 0) & (x.abs() <= 1 + EDGE) & (y.abs() <= 1 + EDGE)
@@ -57,54 +65,53 @@ def draw_panoramas(
             read = grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)[0]
             torch.mul(read, known, out=part)
 
-    _in_threads(draw, result, len(matrices))
+    _in_threads(draw, lambda turn: _outer_sums(matrices[turn].T, None, *result.shape[2:]), len(matrices), result)
 
 
-def _in_threads(draw, result: Tensor, turns: int) -> None:
-    """Calls draw(number, turn, rows) for blocks that make up the result."""
+def _in_threads(draw: Callable, sums: Callable, turns: int, result: Tensor) -> None:
+    """Calls draw(number, sums of its turn, rows) for blocks that make up the result."""
     count, height, width = len(result), *result.shape[2:]
     step = max(1, _BLOCK // width)
-    blocks = [
-        (number, min(number, turns - 1), slice(top, min(top + step, height)))
-        for number in range(count)
-        for top in range(0, height, step)
-    ]
+    blocks = [slice(top, min(top + step, height)) for top in range(0, height, step)]
     inference = torch.is_inference_mode_enabled()  # which new threads do not know of
 
-    def guarded(block: tuple) -> None:
+    def guarded(number: int, sums: Sums, rows: slice) -> None:
         with torch.inference_mode() if inference else torch.no_grad():
-            draw(*block)
+            draw(number, sums, rows)
 
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for _ in pool.map(guarded, blocks):  # raises what a block has raised
-            pass
+        for number in range(count):
+            part = partial(guarded, number, sums(min(number, turns - 1)))
+            for _ in pool.map(part, blocks):  # raises what a block has raised
+                pass
 
 
-def _directions(
-    matrix: Tensor, fov: float | None, height: int, width: int, rows: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x, y and -z, float32 [h, width] each, of some rows' directions times a matrix.
+def _outer_sums(matrix: Tensor, fov: float | None, height: int, width: int) -> Sums:
+    """What columns and rows add to the directions' x, y and -z, times a matrix.
 
     Args:
         matrix: float64 [3, 3].
         fov: of a camera that has pixels of ``height`` and ``width``; None = they are a panorama's texels.
     """
-    down, across = torch.arange(rows.start, rows.stop, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
+    down, across = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
+    matrix = matrix * torch.tensor([[1.0], [1.0], [-1.0]], dtype=torch.float64)
     if fov is None:
         latitude, longitude = (0.5 - (down + 0.5) / height) * math.pi, ((across + 0.5) / width - 0.5) * (2 * math.pi)
-        stretch, upwards = latitude.cos().float()[:, None], latitude.sin()
-        to_right, ahead = longitude.sin(), longitude.cos()
+        columns = matrix[:, :1] * longitude.sin() - matrix[:, 2:] * longitude.cos()
+        rows, stretch = matrix[:, 1:2] * latitude.sin(), latitude.cos().float()[:, None]
     else:
         step = 2 * math.tan(math.radians(fov) / 2) / width
-        to_right, upwards = (across - (width - 1) / 2) * step, ((height - 1) / 2 - down) * step
-    found = []
-    for sign, numbers in zip((1, 1, -1), matrix.tolist(), strict=True):
-        a, b, c = (sign * number for number in numbers)
-        if fov is None:
-            found.append(torch.addcmul((b * upwards).float()[:, None], stretch, (a * to_right - c * ahead).float()))
-        else:
-            found.append((a * to_right).float() + (b * upwards - c).float()[:, None])
-    return tuple(found)
+        columns = matrix[:, :1] * ((across - (width - 1) / 2) * step) - matrix[:, 2:]
+        rows, stretch = matrix[:, 1:2] * (((height - 1) / 2 - down) * step), None
+    return columns.float(), rows.float()[..., None], stretch
+
+
+def _directions(sums: Sums, rows: slice) -> list[Tensor]:
+    """x, y and -z, float32 [h, width] each, of some rows' directions times the matrix."""
+    columns, lines, stretch = sums
+    if stretch is None:
+        return [column + line[rows] for column, line in zip(columns, lines, strict=True)]
+    return [torch.addcmul(line[rows], stretch[rows], column) for column, line in zip(columns, lines, strict=True)]
 
 
 def _grid(x: Tensor, y: Tensor) -> Tensor:
@@ -125,8 +132,8 @@ def _mend(panorama: Tensor, x: Tensor, y: Tensor, part: Tensor) -> None:
     ends = [torch.stack(some.aminmax()).abs().amax() for some in (x, y)]
     if not any(float(end) > limit for end, limit in zip(ends, limits, strict=True)):
         return
-    beyond = (x.abs() > limits[0]) | (y.abs() > limits[1])
-    across, down = ((x[beyond] + 1) * width - 1) / 2, ((y[beyond] + 1) * height - 1) / 2
+    places = ((x.abs() > limits[0]) | (y.abs() > limits[1])).flatten().nonzero()[:, 0]
+    across, down = ((x.flatten()[places] + 1) * width - 1) / 2, ((y.flatten()[places] + 1) * height - 1) / 2
     left, top = across.floor(), down.floor()
     total = 0.0
     for row, row_weight in ((top, 1 - (down - top)), (top + 1, down - top)):
@@ -135,4 +142,4 @@ def _mend(panorama: Tensor, x: Tensor, y: Tensor, part: Tensor) -> None:
         for column, column_weight in ((left, 1 - (across - left)), (left + 1, across - left)):
             column = (column.long() + torch.where(over, width // 2, 0)).remainder(width)
             total = total + panorama[:, row, column] * (row_weight * column_weight)
-    part[:, beyond] = total
+    part[:, places // x.shape[1], places % x.shape[1]] = total
