@@ -7,6 +7,7 @@ import urllib.request
 import numpy
 from editor_hand import near
 from panorama_editor import CLIP, FINE, FINE_TURNED, FRAMES, HEIGHT, NARROW, TURNED, picture, seen
+from papernodes.host import layout
 
 RUN_SECONDS = 120
 DIRECTIONS = [(0, 0, 90), (180, 12, 60), (-37.5, 84, 100), (120, -90, 75)]
@@ -134,6 +135,35 @@ def test_a_clip_plays(panorama):
     assert panorama.ask("editor.panes[0].count") == FRAMES
 
 
+def test_frames_are_let_go_when_they_take_too_much_room(panorama):
+    """Ten pictures with room for four: what is shown and what comes next are there, and no more."""
+    panorama.open()
+    kept, loaded, next_loaded = panorama.page.evaluate(
+        """async (module) => {
+            const { Frames } = await import(module);
+            const canvas = new OffscreenCanvas(20, 10);
+            canvas.getContext("2d").fillRect(0, 0, 20, 10);
+            const file = await canvas.convertToBlob();
+            let asked = 0;
+            const frames = new Frames(Array.from({length: 10}, (_, number) => ({path: String(number)})), {
+                fetchPath: async () => (asked++, {ok: true, blob: async () => file}), limit: () => 8192,
+                changed: () => {}, bytes: 4 * 20 * 10 * 4 });
+            const kept = [];
+            for (const number of [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 5]) {
+                while (!frames.at(number)) await new Promise(done => setTimeout(done, 5));
+                await new Promise(done => setTimeout(done, 30));
+                kept.push([frames.pictures.size, frames.shown.width]);
+            }
+            const found = [kept, frames.files.size, frames.at(6)?.width];
+            frames.dispose();
+            return found;
+        }""",
+        f"/extensions/{layout.PACK_NAME}/lib/panorama_frames.mjs",
+    )
+    assert all(count <= 5 and width == 20 for count, width in kept), "a closed picture is 0 wide"
+    assert loaded == 10 and next_loaded == 20
+
+
 def test_a_run_shows_its_own_file(panorama):
     panorama.open(TURNED, format=".png")
     (entry,) = run(panorama)["panorama"]
@@ -153,7 +183,7 @@ def test_what_cannot_be_seen_from_within_lies_flat(panorama):
     panorama.open()
     whole = panorama.pixels()
     # Smaller textures than the picture.
-    panorama.ask("(editor.panes[0].sphere.most = 40, editor.panes[0].source = 0, editor.picture.seen = true)")
+    panorama.ask("(editor.panes[0].sphere.most = 41, editor.panes[0].source = 0, editor.picture.seen = true)")
     panorama.wait(f"{panorama.found_editor}.picture && !{panorama.found_editor}.picture.seen")
     panorama.settle()
     assert f"Seen at 40x20 in place of {2 * HEIGHT}x{HEIGHT}: no larger one fits" in panorama.words

@@ -8,11 +8,13 @@ const AT_ONCE = 3;
 export class Frames {
   // entries: [{path, width}]: where a picture is and how wide the panorama really is, where that is known.
   // fetchPath(path) -> a Response; limit() the longest side that can be shown; changed() is told of every new picture.
-  constructor(entries, { fetchPath, limit, changed }) {
-    Object.assign(this, { entries, fetchPath, limit, changed });
+  constructor(entries, { fetchPath, limit, changed, bytes = MOST_BYTES }) {
+    Object.assign(this, { entries, fetchPath, limit, changed, bytes });
     this.files = new Map(); // number -> a Blob
     this.pictures = new Map(); // number -> an ImageBitmap, the one used last at the end
     this.busy = new Set();
+    this.most = AHEAD + 2; // pictures that are kept
+    this.shown = null;
     this.failed = false;
     this.disposed = false;
   }
@@ -25,6 +27,7 @@ export class Frames {
   at(number) {
     const picture = this.pictures.get(number) ?? null;
     if (picture) {
+      this.shown = picture;
       this.pictures.delete(number);
       this.pictures.set(number, picture);
     }
@@ -40,9 +43,14 @@ export class Frames {
     this.files.clear();
   }
 
+  // One is shown and may have to stay until the next is there.
+  get #ahead() {
+    return Math.min(AHEAD, this.count - 1, this.most - 2);
+  }
+
   #load() {
     if (this.disposed || this.failed) return;
-    for (let step = 0; step <= Math.min(AHEAD, this.count - 1) && this.busy.size < AT_ONCE; step++) {
+    for (let step = 0; step <= this.#ahead && this.busy.size < AT_ONCE; step++) {
       const number = (this.wanted + step) % this.count;
       if (!this.pictures.has(number) && !this.busy.has(number)) this.#read(number);
     }
@@ -71,17 +79,17 @@ export class Frames {
   #keep(number, picture) {
     if (this.disposed) return picture.close();
     this.pictures.set(number, picture);
-    const most = Math.max(AHEAD + 2, Math.floor(MOST_BYTES / (4 * picture.width * picture.height)));
-    for (const old of this.pictures.keys()) {
-      if (this.pictures.size <= most) break;
-      if (this.#soon(old)) continue;
-      this.pictures.get(old).close();
+    this.most = Math.max(2, Math.floor(this.bytes / (4 * picture.width * picture.height)));
+    for (const [old, unused] of [...this.pictures]) {
+      if (this.pictures.size <= this.most) break;
+      if (unused === this.shown || this.#soon(old)) continue;
+      unused.close();
       this.pictures.delete(old);
     }
   }
 
   #soon(number) {
-    return (number - this.wanted + this.count) % this.count <= AHEAD;
+    return (number - this.wanted + this.count) % this.count <= this.#ahead;
   }
 }
 
@@ -91,12 +99,9 @@ async function decoded(file, limit) {
   const picture = await createImageBitmap(file, plain);
   const size = limit / Math.max(picture.width, picture.height);
   if (!limit || size >= 1) return picture;
-  const smaller = await createImageBitmap(picture, {
-    ...plain,
-    resizeWidth: Math.max(1, Math.floor(picture.width * size)),
-    resizeHeight: Math.max(1, Math.floor(picture.height * size)),
-    resizeQuality: "high",
-  });
+  const resizeHeight = Math.max(1, Math.floor(picture.height * size)),
+    resizeWidth = Math.max(1, Math.round((picture.width * resizeHeight) / picture.height)); // its shape kept exactly
+  const smaller = await createImageBitmap(picture, { ...plain, resizeWidth, resizeHeight, resizeQuality: "high" });
   smaller.fullWidth = picture.width;
   picture.close();
   return smaller;

@@ -15,7 +15,7 @@ export class PanoramaPane extends Pane {
     this.flat = new View();
     this.frame = 0;
     this.frames = null;
-    this.taken = new Set(); // runs that were shown once; what is no longer connected does not come back
+    this.taken = new Set(); // runs that were shown: they come back only by running again
     this.#choose();
   }
 
@@ -29,9 +29,11 @@ export class PanoramaPane extends Pane {
   }
 
   // The entries of a run: {filename, subfolder, type, width, height, frame_rate}.
-  take(entries) {
-    const key = entries[0] && JSON.stringify([entries[0].type, entries[0].subfolder, entries[0].filename]);
-    if (!key || this.taken.has(key)) return;
+  take(entries, again) {
+    if (!entries?.length) return;
+    const { type, subfolder, filename } = entries[0],
+      key = JSON.stringify([type, subfolder, filename]);
+    if (this.taken.has(key) && !again) return;
     this.taken.add(key);
     this.shown = entries;
   }

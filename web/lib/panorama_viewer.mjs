@@ -42,12 +42,11 @@ export class PanoramaHands {
   watch() {
     const { node, app } = this.editor;
     // Runs from before the page, or the tab with this graph, was opened.
-    const made = app.nodeOutputs?.[node.id]?.panorama;
-    if (Array.isArray(made)) this.shown.take(made);
+    this.shown.take(app.nodeOutputs?.[node.id]?.panorama, false);
   }
 
   executed(message) {
-    if (Array.isArray(message?.panorama)) this.shown.take(message.panorama);
+    this.shown.take(message?.panorama, true);
   }
 
   pictureChanged() {
@@ -95,7 +94,7 @@ export class PanoramaHands {
     const seen = `Yaw ${whole(look.yaw)}, pitch ${whole(look.pitch)}, field of view ${whole(look.fov)} degrees.`;
     const full = picture.fullWidth ?? this.shown.shown?.[this.frame]?.width ?? width;
     if (full <= width) return seen;
-    const why = picture.fullWidth ? "no larger one fits this device" : "the file has its full size";
+    const why = picture.fullWidth ? "no larger one fits this device" : "large clips are sent here smaller";
     return `${seen} Seen at ${width}x${height} in place of ${full}x${full / 2}: ${why}.`;
   }
 
