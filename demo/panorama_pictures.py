@@ -1,4 +1,4 @@
-"""Draws the panorama nodes' pictures of web/docs from toy_panorama.png: ``python -m demo.panorama_pictures``."""
+"""Draws the panorama nodes' pictures of web/docs from toy_panorama.jpg: ``python -m demo.panorama_pictures``."""
 
 import numpy
 import torch
@@ -11,14 +11,14 @@ from kernels.panorama import equirect_to_perspective, perspective_to_equirect
 from kernels.panorama_views import merge_views
 
 HEIGHT, VIEW = 150, 150
-YAW, PITCH = (-95.0, 0.0, 90.0, 180.0), (-10.0, 20.0, -5.0, 0.0)
+YAW, PITCH = (44.0, -20.0, 117.0, 180.0), (-5.0, 20.0, -15.0, 0.0)
 ROUND = 8
 """Views of the panorama that is joined again."""
 
 
 def panorama() -> Tensor:
-    """float32 [1, 3, 384, 768]"""
-    picture = numpy.array(Image.open(MEDIA / "toy_panorama.png").convert("RGB"))
+    """float32 [1, 3, 512, 1024]"""
+    picture = numpy.array(Image.open(MEDIA / "toy_panorama.jpg").convert("RGB"))
     return torch.from_numpy(picture).movedim(-1, 0)[None].float() / 255
 
 
@@ -43,8 +43,8 @@ def main() -> None:
     one = [turn[:1] for turn in turns]
     large = equirect_to_perspective(scene, *one, 384, 384)
     laid, _ = perspective_to_equirect(large, *one, 384, 768)
-    yaw = torch.arange(ROUND) * (240 / ROUND) - 105
-    turns = yaw, 25 * (yaw / 40).sin(), constant(0, ROUND), constant(70, ROUND)
+    yaw = torch.arange(ROUND) * (240 / ROUND) - 75
+    turns = yaw, 25 * ((yaw - 30) / 40).sin(), constant(0, ROUND), constant(70, ROUND)
     views = equirect_to_perspective(scene, *turns, 384, 384)
     layers = torch.cat([views, torch.zeros_like(views[:, :1])], 1)
     joined = merge_views(lambda number: layers[number : number + 1], turns, 384, 768)
@@ -52,7 +52,7 @@ def main() -> None:
     save(
         "PerspectiveToEquirect",
         shown(torch.stack([laid[0], joined[:3], mask])),
-        ["one picture, yaw -95, pitch -10", f"{ROUND} pictures joined", "their mask"],
+        ["one picture, yaw 44, pitch -5", f"{ROUND} pictures joined", "their mask"],
         3,
     )
 

@@ -33,6 +33,7 @@ MODULES = (
     "apply_blobs",
     "blob_adapter",
     "perspective_views",
+    "panorama_preview",
     "demo_checkpoint",
 )
 

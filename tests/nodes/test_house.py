@@ -65,6 +65,7 @@ NODE_IDS = [
     "PaperNodes_BlobAdapter",
     "PaperNodes_EquirectToPerspective",
     "PaperNodes_PerspectiveToEquirect",
+    "PaperNodes_PanoramaPreview",
     "PaperNodes_DemoCheckpoint",
 ]
 
