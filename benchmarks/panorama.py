@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kernels import panorama_eager, panorama_triton
+from kernels import panorama_eager
 from kernels.equirectangular import positions_of
 from kernels.panorama import (
     camera_rotations,
@@ -198,10 +198,12 @@ def others(rows: int, size: int, device: torch.device, table: lib.Table) -> None
 
 def tune(device: torch.device) -> None:
     """Prints times of 32 views with other tiles."""
+    from kernels import panorama_triton
+
     turns = cameras(VIEWS[0], 0.0)
     for layout, side_by_side in LAYOUTS.items():
         panorama = a_panorama(ROWS, device, side_by_side)
-        for tile in ((32, 4, 4), (32, 8, 4), (32, 16, 4), (32, 32, 4), (64, 4, 4), (64, 8, 4), (32, 8, 8), (32, 16, 8),
+        for tile in ((32, 4, 4), (32, 8, 4), (32, 16, 4), (32, 32, 4), (32, 32, 8), (64, 16, 4), (64, 4, 4), (64, 8, 4), (32, 8, 8), (32, 16, 8),
                      (16, 16, 4), (16, 8, 2), (32, 8, 2), (128, 4, 4)):  # fmt: skip
             panorama_triton.TILE_X, panorama_triton.TILE_Y, panorama_triton.WARPS = tile
             took = gpu_ms(lambda: equirect_to_perspective(panorama, *turns, SIZE, SIZE))  # noqa: B023
