@@ -32,6 +32,12 @@ VIEWS = (32, 128)
 LAYOUTS = {"planes": False, "IMAGE": True}
 """Whether a pixel's channels lie side by side, as ComfyUI's pictures have them."""
 
+TILES = (
+    (32, 4, 4), (32, 8, 4), (32, 16, 4), (32, 32, 4), (32, 32, 8), (64, 4, 4), (64, 8, 4), (64, 16, 4), (32, 8, 8),
+    (32, 16, 8), (16, 16, 4), (16, 8, 2), (32, 8, 2), (128, 4, 4),
+)  # fmt: skip
+"""Columns, rows and warps of a program of the fused pass, to be tried."""
+
 Keep = Callable[[lib.Table], None]
 
 
@@ -203,8 +209,7 @@ def tune(device: torch.device) -> None:
     turns = cameras(VIEWS[0], 0.0)
     for layout, side_by_side in LAYOUTS.items():
         panorama = a_panorama(ROWS, device, side_by_side)
-        for tile in ((32, 4, 4), (32, 8, 4), (32, 16, 4), (32, 32, 4), (32, 32, 8), (64, 16, 4), (64, 4, 4), (64, 8, 4), (32, 8, 8), (32, 16, 8),
-                     (16, 16, 4), (16, 8, 2), (32, 8, 2), (128, 4, 4)):  # fmt: skip
+        for tile in TILES:
             panorama_triton.TILE_X, panorama_triton.TILE_Y, panorama_triton.WARPS = tile
             took = gpu_ms(lambda: equirect_to_perspective(panorama, *turns, SIZE, SIZE))  # noqa: B023
             print(f"tune {layout} tile {tile}: {took:.3f} ms", flush=True)
