@@ -32,6 +32,8 @@ MODULES = (
     "plan_blobs",
     "apply_blobs",
     "blob_adapter",
+    "panorama_sphere",
+    "elevation_track",
     "demo_checkpoint",
 )
 

@@ -63,6 +63,10 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_CubemapConvert",
+    "PaperNodes_RotatePanorama",
+    "PaperNodes_PanoramaSeam",
+    "PaperNodes_ElevationTrack",
     "PaperNodes_DemoCheckpoint",
 ]
 
