@@ -163,6 +163,8 @@ def _support(normals: Tensor, lengths: Tensor, ups: Tensor, width: float) -> tup
 
 def _tilt_of_horizon(picture: Tensor, fov: float) -> Tilt:
     small = _scaled(picture, 64)
+    if float(small.reshape(-1, 3).std(0, correction=0).norm()) < _LEAST_CONTRAST:
+        return Tilt(0.0, 0.0, NOTHING, 0.0)
     pitch, roll = _tilts(0.0, 0.0, _SEARCHED[1], _SEARCHED[1], 2.5)
     score = _parted(small, fov, up_of(pitch, roll), 3.0)[0] * _preference(pitch, roll).sqrt()
     best = int(score.argmax())
@@ -173,10 +175,10 @@ def _tilt_of_horizon(picture: Tensor, fov: float) -> Tilt:
         best = int(_parted(small, fov, up_of(pitch, roll), width)[0].argmax())
         at = float(pitch[best]), float(roll[best])
     up = up_of(torch.tensor([at[0]]), torch.tensor([at[1]]))
-    parted, elevations, difference, spread = _parted(small, fov, up, 0.7)
+    parted, elevations, difference = _parted(small, fov, up, 0.7)
     elevations, colours = elevations[:, 0], small.reshape(-1, 3)
     over, under = ((sign * elevations > 0.7) & (sign * elevations < 4) for sign in (1, -1))
-    if spread < _LEAST_CONTRAST or not (bool(over.any()) and bool(under.any())):
+    if not (bool(over.any()) and bool(under.any())):
         return Tilt(*at, NOTHING, 0.0)
     # A gradual change parts a picture, too, but nothing changes at the line itself.
     step = float((colours[over].mean(0) - colours[under].mean(0)).norm() / difference[0].clamp_min(1e-6))
@@ -184,12 +186,12 @@ def _tilt_of_horizon(picture: Tensor, fov: float) -> Tilt:
     return Tilt(*at, HORIZON if found else NOTHING, float(parted[0]) * min(step, 1.0))
 
 
-def _parted(picture: Tensor, fov: float, ups: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor, float]:
+def _parted(picture: Tensor, fov: float, ups: Tensor, width: float) -> tuple[Tensor, Tensor, Tensor]:
     """How well the horizons of worlds' ups [G, 3] part a picture.
 
     Returns:
         The part of its variance that lies between the two regions [G], 0 where one has under 6 % of it; the elevations
-        of the pixels over each, degrees [N, G]; how far the two means are from each other [G]; the standard deviation.
+        of the pixels over each, degrees [N, G]; and how far the two means are from each other [G].
     """
     height, across = picture.shape[:2]
     rays = F.normalize(camera_directions(height, across, fov), dim=-1).reshape(-1, 3)
@@ -204,7 +206,7 @@ def _parted(picture: Tensor, fov: float, ups: Tensor, width: float) -> tuple[Ten
     variance = colours.square().sum()
     parted = over * under / count * difference.square() / variance.clamp_min(1e-9)
     enough = torch.minimum(over, under) > 0.06 * count
-    return torch.where(enough, parted, 0), elevations, difference, float((variance / count).sqrt())
+    return torch.where(enough, parted, 0), elevations, difference
 
 
 def _tilts(pitch: float, roll: float, most_pitch: float, most_roll: float, step: float) -> tuple[Tensor, Tensor]:

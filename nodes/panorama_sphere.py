@@ -200,7 +200,7 @@ class RotatePanorama(io.ComfyNode):
         ]
         if undo:
             angles = undoing_angles(*angles)
-        turns = torch.stack([angle.double() for angle in angles], 1)
+        turns = torch.stack([angle.double().remainder(360.0) for angle in angles], 1)
         numbers = torch.arange(count) if len(pictures) > 1 else torch.zeros(count, dtype=torch.long)
 
         def turn(some: Tensor, first: int) -> Tensor:
