@@ -206,6 +206,11 @@ def draw_thumbnail(name: str, pictures: dict):
         if drawn is None:
             return slices([asked[0], asked[-1]])
         return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
+    if "Save repaired pictures" in pictures:
+        return slices([pictures[title][0] for title in ("Save seam pictures", "Save repaired pictures")])
+    if "Save elevation pictures" in pictures:
+        clips = [pictures[f"Save {what} pictures"] for what in ("tilted", "elevation", "level")]
+        return slices([clip[0] for clip in clips])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:
