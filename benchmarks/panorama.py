@@ -105,7 +105,7 @@ def gpu_ms(call: Callable[[], object], repeats: int = 20) -> float:
         call()
     torch.cuda.synchronize()
     marks = [torch.cuda.Event(enable_timing=True) for _ in range(repeats + 1)]
-    torch.cuda._sleep(60_000_000)
+    torch.cuda._sleep(200_000_000)
     for mark in marks[:-1]:
         mark.record()
         call()

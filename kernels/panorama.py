@@ -222,12 +222,14 @@ def _way(backend: str | None, images: Tensor, columns: int, mode: str, conventio
     """
     if backend not in (None, "eager", "triton"):
         raise ValueError(f"backend: got {backend!r}; expected None, eager or triton.")
-    device, simple = images.device.type, mode == "bilinear" and convention == CONVENTIONS[0] and columns % 2 == 0
+    device = images.device.type
+    simple = mode == "bilinear" and convention == CONVENTIONS[0] and columns % 2 == 0
+    simple = simple and not (images.requires_grad and torch.is_grad_enabled())
     fused = simple and images.dtype in _FUSED and _extent(images) < 1 << 31  # its offsets are int32
     if backend == "triton" and not (fused and triton_is_available()):
         raise ValueError(
-            f"backend: triton draws bilinear panoramas of an even width in pixel centres, up to float32, where Triton "
-            f"can be imported; got {mode}, {columns} columns, {convention}, {images.dtype}."
+            "backend: triton draws bilinear panoramas of an even width in pixel centres, up to float32, without "
+            f"gradients, where Triton can be imported; got {mode}, {columns} columns, {convention}, {images.dtype}."
         )
     if backend == "triton" or (backend is None and fused and device == "cuda" and triton_is_available()):
         from . import panorama_triton

@@ -69,8 +69,14 @@ def _in_threads(draw, result: Tensor, turns: int) -> None:
         for number in range(count)
         for top in range(0, height, step)
     ]
+    inference = torch.is_inference_mode_enabled()  # which new threads do not know of
+
+    def guarded(block: tuple) -> None:
+        with torch.inference_mode() if inference else torch.no_grad():
+            draw(*block)
+
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for _ in pool.map(lambda block: draw(*block), blocks):  # raises what a block has raised
+        for _ in pool.map(guarded, blocks):  # raises what a block has raised
             pass
 
 

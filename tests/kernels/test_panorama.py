@@ -320,11 +320,16 @@ def test_fast_paths_do_what_the_reference_does(backend, shape, size, side_by_sid
     torch.testing.assert_close(other[0] * alike, one[0] * alike, atol=slack, rtol=0)
 
 
-def test_the_same_again_is_the_same():
+def test_the_same_again_is_the_same_as_the_host_runs_it_too():
     images, turns = noise(1, 3, 32, 64), (*angles(*ANGLES), same(90, len(ANGLES)))
     for backend in (None, "eager"):
         one, other = (equirect_to_perspective(images, *turns, 40, 40, backend=backend) for _ in range(2))
         assert torch.equal(one, other)
+        with torch.inference_mode():
+            assert torch.equal(equirect_to_perspective(images.clone(), *turns, 40, 40, backend=backend), one)
+    images.requires_grad_()
+    equirect_to_perspective(images, *turns, 8, 8).sum().backward()
+    assert float(images.grad.sum()) == pytest.approx(3 * 64 * len(ANGLES), rel=1e-4)
 
 
 # ---- what is refused -----------------------------------------------------------------------------

@@ -63,6 +63,8 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_EquirectToPerspective",
+    "PaperNodes_PerspectiveToEquirect",
     "PaperNodes_CubemapConvert",
     "PaperNodes_RotatePanorama",
     "PaperNodes_PanoramaSeam",
