@@ -41,6 +41,7 @@ _FAR = 10.0  # degrees between tilts that are not the same
 
 # When a tilt counts as found; set on pictures whose tilt is known, photographs among them.
 _LEAST_UPRIGHT, _LEAST_SEGMENTS, _MOST_SECOND = 0.2, 5, 0.85
+_LEAST_LENGTH, _MOST_SECOND_OF_FEW = 1.0, 0.75
 _LEAST_PARTED, _LEAST_SHARP = 0.75, 0.75
 _LEAST_CONTRAST = 0.02
 
@@ -132,9 +133,11 @@ def _tilt_of_lines(normals: Tensor, lengths: Tensor) -> Tilt:
         best = int((upright + _LEVEL * level).argmax())
         at = float(pitch[best]), float(roll[best])
     close = normals @ up_of(torch.tensor(at[0]), torch.tensor(at[1]))
-    standing = int((close.abs() < math.sin(math.radians(1.5))).sum())
+    standing = lengths[close.abs() < math.sin(math.radians(1.5))]
     inside = abs(at[0]) <= STEEPEST and abs(at[1]) <= MOST_ROLL
-    found = share >= _LEAST_UPRIGHT and standing >= _LEAST_SEGMENTS and second <= _MOST_SECOND and inside
+    # Few lines must leave less doubt than many.
+    clear = second <= (_MOST_SECOND if float(standing.sum()) >= _LEAST_LENGTH else _MOST_SECOND_OF_FEW)
+    found = share >= _LEAST_UPRIGHT and len(standing) >= _LEAST_SEGMENTS and clear and inside
     return Tilt(*at, LINES if found else NOTHING, max(0.0, 1 - second))
 
 

@@ -30,7 +30,7 @@ def test_up_is_that_of_the_cameras():
 
 @pytest.mark.parametrize(("place", "by"), [(room, LINES), (street, LINES), (plain, HORIZON)])
 def test_a_known_tilt_is_found(place, by):
-    """Over 30 cameras each, up to 30 degrees of pitch and 20 of roll: median errors 0.04, 0.1 and 0.06 degrees."""
+    """Measured by ``demo.tilt_measures`` on 40 cameras each: median errors 0.06, 0.12 and 0.06 degrees."""
     tilts = found_in(place)
     found = [tilt.found_by for tilt in tilts]
     assert found.count(by) >= 5 and set(found) <= {by, NOTHING}
