@@ -61,8 +61,8 @@ def track_error(panorama: Tensor) -> tuple[float, float]:
     """The largest errors of the fitted pitch and roll of the template's clip, degrees."""
     camera = inputs_of("Camera", "level_panorama")
     count = camera["frames"]
-    truth = [Schedule.parse(camera[name]).at(count) for name in ("pitch", "roll")]
-    turned = rotate_panorama(panorama, torch.zeros(count), *truth)
+    yaw, *truth = (Schedule.parse(camera[name]).at(count) for name in ("yaw", "pitch", "roll"))
+    turned = rotate_panorama(panorama, yaw, *truth)
     views = panorama_to_faces(turned, panorama.shape[-1] // 4)[0].movedim(1, -1)
     tilts = [find_tilt(view, 90.0) for view in views]
     known = torch.tensor([tilt.found_by != NOTHING for tilt in tilts])
