@@ -8,7 +8,7 @@ rest transparent, and toy_cutout_128.png the same in the size that the demonstra
 place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
 art of toy_scene.png's characters in another pose, which points are matched on; toy_reposed.png shows them so, before
 another background. toy_panorama.jpg is a city all the way round with four characters in it, one of them behind the
-viewer, where the edges meet.
+viewer, where the edges meet. toy_city.png is a panorama with upright lines, by which a camera's tilt is seen.
 """
 
 import io
@@ -47,6 +47,7 @@ AROUND_POSITIONS = [[-0.7, 0.25], [1.0, 0.1], [2.6, 0.3], [3.95, 0.15]]
 AROUND_RADII = [0.55, 0.62, 0.5, 0.6]
 """Where they stand, stage units, of which one to the side is 45 degrees; and how large they are."""
 
+CITY_SEED, CITY_HEIGHT, CITY_TURN = 5, 384, 135
 GAP = 4
 CUTOUT_SEED, CUTOUT_SIZE, SMALL_SIZE = 11, 512, 128
 LIT_PLACE, LIT_FROM = "snow", 0.0
@@ -123,10 +124,19 @@ def write_panorama() -> None:
     (MEDIA / "toy_panorama.jpg").write_bytes(tagged)
 
 
+def city() -> Tensor:
+    """float32 [H, 2 H, 3]: a city all the way round, houses ahead and two characters to the right, equirectangular."""
+    scene = draw_scenes(1, CITY_SEED, characters=2)
+    scene = replace(scene, background=torch.full_like(scene.background, BACKGROUNDS.index("city")))
+    drawn = render_panorama(scene, CITY_HEIGHT).frames[0, 0]
+    return drawn.roll(2 * CITY_HEIGHT * CITY_TURN // 360, dims=-1).movedim(0, -1)
+
+
 def main() -> None:
     """Write the pictures."""
     write_panorama()
     cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
+    Image.fromarray((city() * 255).round().byte().numpy()).save(MEDIA / "toy_city.png", optimize=True)
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)

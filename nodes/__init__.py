@@ -34,6 +34,8 @@ MODULES = (
     "blob_adapter",
     "perspective_views",
     "panorama_preview",
+    "panorama_sphere",
+    "elevation_track",
     "demo_checkpoint",
 )
 

@@ -66,6 +66,10 @@ NODE_IDS = [
     "PaperNodes_EquirectToPerspective",
     "PaperNodes_PerspectiveToEquirect",
     "PaperNodes_PanoramaPreview",
+    "PaperNodes_CubemapConvert",
+    "PaperNodes_RotatePanorama",
+    "PaperNodes_PanoramaSeam",
+    "PaperNodes_ElevationTrack",
     "PaperNodes_DemoCheckpoint",
 ]
 
