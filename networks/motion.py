@@ -130,13 +130,14 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TemporalBlock(sizes, **options) for _ in range(sizes.blocks))
         self.proj_out = operations.Linear(width, width, **layer)
 
-    def forward(self, x: Tensor, frames: int, scale: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, frames: int, scale: float = 1.0, tracks: int | None = None) -> Tensor:
         """Frames that know of each other.
 
         Args:
             x: ``[clips * frames, C, H, W]``, C the module's width; computed in its dtype.
             frames: of each clip, 1 to ``sizes.positions``.
             scale: how much of what the module adds is added.
+            tracks: how many places are computed at a time, which bounds the memory; None = all.
 
         Returns:
             Shape and dtype of ``x``.
@@ -149,10 +150,19 @@ class TemporalTransformer(nn.Module):
                 f"a clip of {frames} frames, and the motion modules know {self.sizes.positions} positions; "
                 "set a context length of at most that"
             )
-        inner = self.proj_in(tracks_of(self.norm(x), frames))
+        places = tracks_of(self.norm(x), frames)
+        if tracks is None or tracks >= len(places):
+            moved = self._along(places)
+        else:
+            moved = torch.cat([self._along(part) for part in places.split(max(1, tracks))])
+        return torch.add(x, pictures_of(moved, *x.shape[2:]), alpha=scale)
+
+    def _along(self, places: Tensor) -> Tensor:
+        """``[tracks, F, C]`` -> what is added to each."""
+        inner = self.proj_in(places)
         for block in self.transformer_blocks:
             inner = block(inner)
-        return torch.add(x, pictures_of(self.proj_out(inner), *x.shape[2:]), alpha=scale)
+        return self.proj_out(inner)
 
 
 class MotionNetwork(nn.Module):
