@@ -1,6 +1,6 @@
 """The anchor of an outpainted panorama: the largest upright rectangle of it that a camera saw, and where it lies.
 
-Wen et al.: Imagine360: Immersive 360 Video Generation from Perspective Anchor, 2024: what is seen of each frame is cut
+Tan et al.: Imagine360: Immersive 360 Video Generation from Perspective Anchor, 2024: what is seen of each frame is cut
 out of the panorama as a picture of one size, and the network is told where the cut lay.
 """
 

@@ -1,6 +1,6 @@
 """What Imagine360's network is told: what of the panorama is known, in it and in the views of it, and from where.
 
-Wen et al.: Imagine360: Immersive 360 Video Generation from Perspective Anchor, 2024. Each frame of a clip is laid into
+Tan et al.: Imagine360: Immersive 360 Video Generation from Perspective Anchor, 2024. Each frame of a clip is laid into
 a panorama where its camera looked; the rest is grey. Both branches get that beside their noise, as latents with a mask.
 """
 

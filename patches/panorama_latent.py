@@ -1,6 +1,6 @@
 """A video panorama and its views in one LATENT, and noise that is the same on both.
 
-Wen et al.: Imagine360, 2024. The parts of the packed latent: the panorama [B, C, F, H, W], and views of it
+Tan et al.: Imagine360, 2024. The parts of the packed latent: the panorama [B, C, F, H, W], and views of it
 [B, C, V * F, h, w] with index v * F + f. Of every point of the sphere both begin with the same noise: the views' is the
 panorama's, read where their pixels look, without interpolation, which would shrink it.
 """
