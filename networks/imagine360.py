@@ -104,6 +104,7 @@ class Imagine360Network(nn.Module):
         condition: Condition,
         draws: StepDraws | None = None,
         transformer_options: dict | None = None,
+        control: object | None = None,
     ) -> list[Tensor]:
         """What the network predicts, of the kind it was trained for (published: v).
 
@@ -118,6 +119,7 @@ class Imagine360Network(nn.Module):
             condition: see Condition.
             draws: see StepDraws; None = nothing is drawn.
             transformer_options: ComfyUI's.
+            control: ComfyUI hands one over; only None is known here.
 
         Returns:
             Two tensors of the latents' shapes and dtypes.
@@ -125,6 +127,8 @@ class Imagine360Network(nn.Module):
         Raises:
             ValueError: shapes that do not fit together, or more frames than the network knows.
         """
+        if control is not None:
+            raise ValueError("control: Imagine360 knows no ControlNets.")
         options = {} if transformer_options is None else transformer_options
         wrappers = comfy.patcher_extension.get_all_wrappers(comfy.patcher_extension.WrappersMP.DIFFUSION_MODEL, options)
         executor = comfy.patcher_extension.WrapperExecutor.new_class_executor(self._forward, self, wrappers)

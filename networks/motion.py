@@ -220,9 +220,9 @@ def read_motion(
     weights = _own_names(name, state)
     layout = {}
     for key in weights:
-        place, _ = _parted(key)
+        place, _ = parted(key)
         if place not in layout:
-            layout[place] = _sizes(name, place, weights, groups)
+            layout[place] = sizes_of(name, place, weights, groups)
     layout = dict(sorted(layout.items()))
     dtype = next(iter(weights.values())).dtype
     network = MotionNetwork(layout, groups, dtype=dtype, device="meta", operations=operations)
@@ -266,7 +266,7 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise MotionFileError(f"{name} holds more than motion modules: {some(other)}. Use {FILES}.")
     found = {}
     for key, value in plain.items():
-        place, inner = _parted(key)
+        place, inner = parted(key)
         if inner.startswith(_INNER):
             found[key] = value
             continue
@@ -281,13 +281,18 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _parted(key: str) -> tuple[Place, str]:
-    """Where a weight's module belongs, and the weight's name within it."""
+def is_motion(key: str) -> bool:
+    """Whether a name is a motion module's weight in AnimateDiff's layout."""
+    return _NAME.fullmatch(key) is not None and _INNER in key
+
+
+def parted(key: str) -> tuple[Place, str]:
+    """Where a weight's module belongs, and the weight's name within it; of names under AnimateDiff's."""
     side, level, number, inner = _NAME.fullmatch(key).groups()
     return Place(side or "mid", int(level or 0), int(number)), inner
 
 
-def _sizes(name: str, place: Place, weights: Mapping[str, Tensor], groups: int) -> ModuleSizes:
+def sizes_of(name: str, place: Place, weights: Mapping[str, Tensor], groups: int) -> ModuleSizes:
     """A module's sizes from its weights."""
     module = f"{place.name}.{_INNER}"
     inner = [key for key in weights if key.startswith(module)]
