@@ -4,14 +4,14 @@ import torch
 
 CAMERAS = ((0.0, 0.0, 90.0), (120.0, 30.0, 90.0), (-120.0, -30.0, 90.0))
 FRAMES, HEIGHT, WIDTH, SIDE = 4, 16, 32, 8
-WIDTHS, CONTEXT, FEATURES = (32, 32, 64, 64), 24, 6
+WIDTHS, CONTEXT, FEATURES = (32, 32, 32, 64), 24, 6
 
 UNET = {
     "image_size": 32,
     "in_channels": 9,
     "out_channels": 4,
     "model_channels": 32,
-    "channel_mult": [1, 1, 2, 2],
+    "channel_mult": [1, 1, 1, 2],
     "num_res_blocks": [2, 2, 2, 2],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
