@@ -3,7 +3,7 @@
 import torch
 
 CAMERAS = ((0.0, 0.0, 90.0), (120.0, 30.0, 90.0), (-120.0, -30.0, 90.0))
-FRAMES, HEIGHT, WIDTH, SIDE = 4, 16, 32, 8
+FRAMES, HEIGHT, WIDTH, SIDE = 2, 16, 32, 8
 WIDTHS, CONTEXT, FEATURES = (32, 32, 32, 64), 24, 6
 
 UNET = {
@@ -83,8 +83,8 @@ def network(seed: int = 0, **other):
     return fill(Imagine360Network(sizes(**other)), seed)
 
 
-def inputs(seed: int = 0, rows: int = 1, cameras=CAMERAS, frames=FRAMES, scale: int = 1):
-    """latents, timesteps, context and condition of a call; sides are ``scale`` times the small ones."""
+def inputs(seed: int = 0, rows: int = 1, cameras=CAMERAS, frames=FRAMES, side: int = SIDE):
+    """latents, timesteps, context and condition of a call; ``side`` is the views'."""
     from papernodes.networks.imagine360 import Condition
 
     generator = torch.Generator().manual_seed(seed)
@@ -92,8 +92,7 @@ def inputs(seed: int = 0, rows: int = 1, cameras=CAMERAS, frames=FRAMES, scale: 
     def drawn(*shape):
         return torch.randn(shape, generator=generator)
 
-    sides = [scale * side for side in (HEIGHT, WIDTH, SIDE, SIDE)]
-    shapes = (frames, *sides[:2]), (len(cameras) * frames, *sides[2:])
+    shapes = (frames, HEIGHT, WIDTH), (len(cameras) * frames, side, side)
     condition = Condition(
         *(drawn(rows, 5, *shape) for shape in shapes),
         cameras,
@@ -130,11 +129,12 @@ def published(network, unused: bool = True) -> dict[str, dict[str, torch.Tensor]
     return files
 
 
-def model(seed: int = 0, **other):
-    """A MODEL of the small network."""
+def model(seed: int = 0, training=None, **other):
+    """A MODEL of the small network; by default with a schedule that ends before pure noise, where rounding is small."""
+    from papernodes.networks.imagine360_layout import Training
     from papernodes.patches.imagine360 import model_of
 
-    return model_of(network(seed, **other))
+    return model_of(network(seed, **other), training or Training(zero_terminal=False))
 
 
 def conditioning(seed: int = 0, rows: int = 1, text_seed: int = 0, draws=None) -> list:

@@ -55,7 +55,7 @@ def test_it_computes_what_the_method_describes(network):
     exact.encoding = torch.float32
     for block in exact.exchange:
         block.bands.clamp_(max=4.0)  # beyond, rounding would be compared
-    call = *small.inputs(1, 2, small.CAMERAS[:2], 2, 2), DRAWS
+    call = *small.inputs(1, 2, small.CAMERAS[:2], 2, 16), DRAWS
     wanted = PublishedImagine360(exact)(*call)
     assert gap(exact(*call), wanted) < 2e-5
     other = StepDraws((False,) * 7, DRAWS.token_noise), StepDraws(DRAWS.antipodal, DRAWS.token_noise[::-1])
