@@ -110,6 +110,8 @@ def check_image_encoder(value: object, name: str = "image_encoder") -> object:
     Raises:
         ValueError: something else, which another pack may have put on a socket of the same name.
     """
+    if isinstance(value, NothingThere):
+        raise ValueError(value.sentence)
     if not isinstance(getattr(value, "model", None), SamEncoder):
         raise ValueError(
             f"'{name}' holds a {type(value).__name__}; connect the image_encoder output of Imagine360 Loader."

@@ -7,6 +7,7 @@ from papernodes.kernels.anchor_view import largest_rectangles, relative_position
 from papernodes.kernels.view_rings import icosahedron_views
 from papernodes.nodes import imagine360_conditioning as module
 from papernodes.nodes.imagine360_conditioning import Imagine360Conditioning, Imagine360Unpack
+from papernodes.nodes.sockets import NothingThere
 from papernodes.patches import imagine360_conditioning as patch
 from papernodes.patches.imagine360 import Draws
 from papernodes.patches.panorama_latent import PanoramaNoise, pack
@@ -165,6 +166,7 @@ def test_parts_do_not_show(monkeypatch):
         ({"fps": float("nan")}, "'fps' is nan"),
         ({"antipodal_probability": 1.5}, "'antipodal_probability' is 1.5"),
         ({"token_noise": -0.1}, "'token_noise' is -0.1"),
+        ({"image_encoder": NothingThere("There is no encoder.")}, "^There is no encoder"),
         ({"image_encoder": "sam"}, "'image_encoder' holds a str; connect the image_encoder output"),
         ({"vae": Averages(3)}, r"'vae' gives latents of shape \[4, 3, 16, 32\]; expected \[4, 4, 16, 32\]"),
     ),
