@@ -50,7 +50,7 @@ HEIGHT_STEP = 128
 
 SMALLEST = 32
 FIELDS_OF_VIEW = (20.0, 150.0)
-STEEPEST = 90.0
+STEEPEST, MOST_TURNED = 90.0, 180.0
 _WHOLE = 0.999
 
 
@@ -75,7 +75,7 @@ class Imagine360Conditioning(io.ComfyNode):
                     default="0",
                     tooltip=(
                         "How far the camera looks up, in degrees, over the video's frames: a number, key frames such "
-                        "as '0:-10, 60:15', or linear_fit of Elevation Track."
+                        "as '0:-10, 60:15', or pitch of Elevation Track."
                     ),
                 ),
                 io.Int.Input(
@@ -170,6 +170,15 @@ class Imagine360Conditioning(io.ComfyNode):
                     optional=True,
                     tooltip="From Imagine360 Loader. Without it the network sees the video in the latents alone.",
                 ),
+                io.String.Input(
+                    "roll",
+                    default="0",
+                    optional=True,
+                    tooltip=(
+                        "How far the camera is turned clockwise, in degrees, over the video's frames: the panorama is "
+                        "upright all the same. From Elevation Track, or 0, as published."
+                    ),
+                ),
             ],
             outputs=[
                 io.Conditioning.Output(display_name="positive", tooltip="For CFGGuider."),
@@ -184,11 +193,12 @@ class Imagine360Conditioning(io.ComfyNode):
         )
 
     @classmethod
-    def validate_inputs(cls, pitch: str, panorama_height: int) -> bool | str:
+    def validate_inputs(cls, pitch: str, panorama_height: int, roll: str = "0") -> bool | str:
         """Says before anything runs that a schedule or a size cannot be; linked inputs are not known yet."""
         try:
-            if pitch is not None:
-                read_pitch(pitch)
+            for text, name, most in ((pitch, "pitch", STEEPEST), (roll, "roll", MOST_TURNED)):
+                if text is not None:
+                    read_angle(text, name, most)
             if panorama_height is not None:
                 check_height(panorama_height)
         except ValueError as error:
@@ -214,6 +224,7 @@ class Imagine360Conditioning(io.ComfyNode):
         token_noise: float,
         draw_seed: int,
         image_encoder: object = None,
+        roll: str = "0",
     ) -> io.NodeOutput:
         check_height(panorama_height)
         for value, name, low, high in (
@@ -228,18 +239,21 @@ class Imagine360Conditioning(io.ComfyNode):
         cameras = view_cameras(view_ring, view_fov)
         clip = check_video(video, fov)
         chosen = choose_frames(clip, frames, encoder is not None)
-        angles = read_pitch(pitch).at(chosen.float(), length=len(clip))
+        tilt, turn = (
+            read_angle(text, name, most).at(chosen.float(), length=len(clip))
+            for text, name, most in ((pitch, "pitch", STEEPEST), (roll, "roll", MOST_TURNED))
+        )
         clip = clip[chosen]
 
         report = each_part(len(clip) * (1 if encoder is None else 3))
         laid = outpainting(
-            clip, angles, fov, cameras, panorama_height, lambda pictures: latents_of(vae, pictures), on_part=report
+            clip, tilt, turn, fov, cameras, panorama_height, lambda pictures: latents_of(vae, pictures), on_part=report
         )
         values = {
             PANORAMA: laid.panorama,
             VIEWS: laid.views,
             POSITION: laid.positions,
-            PITCH: angles[None],
+            PITCH: tilt[None],
             CAMERAS: cameras,
             DRAWS: Draws(draw_seed, antipodal_probability, token_noise),
             FPS: float(fps),
@@ -285,9 +299,9 @@ class Imagine360Unpack(io.ComfyNode):
         return io.NodeOutput(*({"samples": part.transpose(1, 2).flatten(0, 1).contiguous()} for part in parts))
 
 
-def read_pitch(text: str) -> Schedule:
-    """The schedule of the widget; its errors name it."""
-    return Schedule.parse(text, "'pitch'", minimum=-STEEPEST, maximum=STEEPEST)
+def read_angle(text: str, name: str, most: float) -> Schedule:
+    """The schedule of a widget, degrees from -most to most; its errors name it."""
+    return Schedule.parse(text, f"'{name}'", minimum=-most, maximum=most)
 
 
 def check_height(height: int) -> None:

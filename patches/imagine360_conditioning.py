@@ -73,6 +73,7 @@ def seen_of_sphere(cameras: Sequence[Camera]) -> float:
 def outpainting(
     frames: Tensor,
     pitch: Tensor,
+    roll: Tensor,
     fov: float,
     cameras: Sequence[Camera],
     height: int,
@@ -85,6 +86,7 @@ def outpainting(
     Args:
         frames: float32 [F, H, W, 3], 0..1, on any device.
         pitch: [F], degrees, above 0 where the camera looks up.
+        roll: [F], degrees, above 0 where it is turned clockwise, seen from behind.
         fov: of the clip, horizontal, degrees.
         cameras: of the views.
         height: of the panorama, pixels, a multiple of 2 * FACTOR; it is twice as wide, and views are half as high.
@@ -97,18 +99,19 @@ def outpainting(
     device, edge = comfy.model_management.get_torch_device(), height // 2
     zeros, fovs = torch.zeros(len(frames)), torch.full((len(frames),), float(fov))
     # The anchor is cut for a square view, whatever the clip's aspect.
-    different, which = pitch.unique(return_inverse=True)
-    blank, ones = torch.ones(1, 1, 2, 2), torch.ones(len(different))
+    different, which = torch.stack([pitch, roll], 1).unique(dim=0, return_inverse=True)
+    tilts, count = different.T, len(different)
     _, square = perspective_to_equirect(
-        blank, 0 * ones, different, 0 * ones, fov * ones, height, 2 * height, mode="nearest", convention=EXACT
-    )
+        torch.ones(1, 1, 2, 2), zeros[:count], *tilts, fovs[:count], height, 2 * height, mode="nearest",
+        convention=EXACT,
+    )  # fmt: skip
     rectangles = largest_rectangles(square)[which]
     panoramas, views, anchors = [], [], []
     for part in torch.arange(len(frames)).split(AT_ONCE):
         if on_part is not None:
             on_part(len(part))
         pictures = frames[part].movedim(-1, 1).to(device)
-        camera = (zeros[part], pitch[part], zeros[part], fovs[part])
+        camera = (zeros[part], pitch[part], roll[part], fovs[part])
         laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
         anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[part], edge, edge).movedim(1, -1)))
         known = known[:, None]

@@ -134,6 +134,15 @@ def test_laid_where_the_camera_looked(pitch, height, width):
     assert torch.equal(found["imagine360_position"][0, 2:3], relative_positions(rectangles, 128, 256))
 
 
+def test_a_camera_turned_clockwise():
+    """Its picture is turned the other way; the panorama is as of an upright one, but for half a pixel."""
+    upright, turned = Averages(), Averages()
+    conditioned(upright, pitch="20")
+    conditioned(turned, pitch="20", roll="90", video=clip().rot90(1, (1, 2)))
+    one, other = upright.pictures[0], turned.pictures[0]
+    assert (one - other).abs().mean() < 0.01 < (one - one.flip(2)).abs().mean()
+
+
 def test_parts_do_not_show(monkeypatch):
     whole = conds_of(conditioned(pitch="0:-30, 3:50")[0])
     monkeypatch.setattr(patch, "AT_ONCE", 3)
@@ -163,6 +172,7 @@ def test_parts_do_not_show(monkeypatch):
         ({"pitch": "up"}, "'pitch': \"up\" is not a number"),
         ({"pitch": "0:0, 3:91"}, "'pitch': the value 91"),
         ({"pitch": ""}, "'pitch': it is empty"),
+        ({"roll": "0:0, 3:200"}, "'roll': the value 200"),
         ({"fps": float("nan")}, "'fps' is nan"),
         ({"antipodal_probability": 1.5}, "'antipodal_probability' is 1.5"),
         ({"token_noise": -0.1}, "'token_noise' is -0.1"),
