@@ -20,8 +20,8 @@ from ..kernels.anchor_view import anchor_pictures, largest_rectangles, relative_
 from ..kernels.panorama import perspective_to_equirect
 from .panorama_latent import EXACT, Camera, views_of
 
-AT_ONCE = 4
-"""Frames that are worked on together."""
+AT_ONCE = 4 * 512 * 1024
+"""Pixels of panoramas that are worked on together: four frames of the published size."""
 
 FACTOR = 8
 """Pixels for each latent."""
@@ -98,22 +98,15 @@ def outpainting(
     """
     device, edge = comfy.model_management.get_torch_device(), height // 2
     zeros, fovs = torch.zeros(len(frames)), torch.full((len(frames),), float(fov))
-    # The anchor is cut for a square view, whatever the clip's aspect.
-    different, which = torch.stack([pitch, roll], 1).unique(dim=0, return_inverse=True)
-    tilts, count = different.T, len(different)
-    _, square = perspective_to_equirect(
-        torch.ones(1, 1, 2, 2), zeros[:count], *tilts, fovs[:count], height, 2 * height, mode="nearest",
-        convention=EXACT,
-    )  # fmt: skip
-    rectangles = largest_rectangles(square)[which]
-    panoramas, views, anchors = [], [], []
-    for part in torch.arange(len(frames)).split(AT_ONCE):
+    panoramas, views, anchors, rectangles = [], [], [], []
+    for part in torch.arange(len(frames)).split(max(1, AT_ONCE // (2 * height**2))):
         if on_part is not None:
             on_part(len(part))
         pictures = frames[part].movedim(-1, 1).to(device)
         camera = (zeros[part], pitch[part], roll[part], fovs[part])
         laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
-        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[part], edge, edge).movedim(1, -1)))
+        rectangles.append(_square_rectangles(pitch[part], roll[part], fov, height, device))
+        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[-1], edge, edge).movedim(1, -1)))
         known = known[:, None]
         laid = torch.where(known > 0.5, laid.clamp(0, 1), _GREY)
         panoramas.append(_masked_latents(laid, known, encode))
@@ -126,8 +119,19 @@ def outpainting(
         torch.cat(panoramas).transpose(0, 1)[None],
         torch.cat(views, 1).flatten(0, 1).transpose(0, 1)[None],
         torch.cat(anchors),
-        relative_positions(rectangles, height, 2 * height)[None],
+        relative_positions(torch.cat(rectangles), height, 2 * height)[None],
     )
+
+
+def _square_rectangles(pitch: Tensor, roll: Tensor, fov: float, height: int, device: torch.device) -> Tensor:
+    """The anchors' rectangles int64 [F, 4]: cut for square pictures, whatever the clip's aspect."""
+    tilts, which = torch.stack([pitch, roll], 1).unique(dim=0, return_inverse=True)
+    zeros, fovs = torch.zeros(len(tilts)), torch.full((len(tilts),), float(fov))
+    square = torch.ones(1, 1, 2, 2, device=device)
+    _, known = perspective_to_equirect(
+        square, zeros, *tilts.T, fovs, height, 2 * height, mode="nearest", convention=EXACT
+    )
+    return largest_rectangles(known)[which]
 
 
 def tagged(conditioning: list, values: Mapping[str, object]) -> list:

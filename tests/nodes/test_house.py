@@ -63,6 +63,8 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_Imagine360Conditioning",
+    "PaperNodes_Imagine360Unpack",
     "PaperNodes_DemoCheckpoint",
 ]
 
