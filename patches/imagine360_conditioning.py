@@ -26,6 +26,9 @@ AT_ONCE = 4 * 512 * 1024
 FACTOR = 8
 """Pixels for each latent."""
 
+FINE, COARSER = 3, 2
+"""Pixels of a clip for each texel of its panorama beyond which it is averaged first, and how many are left then."""
+
 _GREY = 0.5
 _COVERAGE = (64, 128)
 
@@ -102,7 +105,7 @@ def outpainting(
     for part in torch.arange(len(frames)).split(max(1, AT_ONCE // (2 * height**2))):
         if on_part is not None:
             on_part(len(part))
-        pictures = frames[part].movedim(-1, 1).to(device)
+        pictures = _without_much_detail(frames[part].movedim(-1, 1).to(device), 2 * height * fov / 360)
         camera = (zeros[part], pitch[part], roll[part], fovs[part])
         laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
         rectangles.append(_square_rectangles(pitch[part], roll[part], fov, height, device))
@@ -121,6 +124,16 @@ def outpainting(
         torch.cat(anchors),
         relative_positions(torch.cat(rectangles), height, 2 * height)[None],
     )
+
+
+def _without_much_detail(pictures: Tensor, texels: float) -> Tensor:
+    """Pictures [B, C, H, W] that lie on so many texels across; much finer ones would flicker there."""
+    height, width = pictures.shape[2:]
+    if width <= FINE * texels:
+        return pictures
+    scale = COARSER * texels / width
+    size = [max(1, round(side * scale)) for side in (height, width)]
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
 
 
 def _square_rectangles(pitch: Tensor, roll: Tensor, fov: float, height: int, device: torch.device) -> Tensor:

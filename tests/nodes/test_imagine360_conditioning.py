@@ -142,6 +142,16 @@ def test_a_camera_turned_clockwise():
     assert (one - other).abs().mean() < 0.01 < (one - one.flip(2)).abs().mean()
 
 
+def test_fine_clips_are_averaged_first():
+    """Stripes of a pixel become grey; on a clip as fine as the published ones they are read as they are."""
+    stripes = torch.arange(320).remainder(2).float()[None, None, :, None].expand(2, 320, 320, 3)
+    vae = Averages()
+    conditioned(vae, video=stripes, frames=2)
+    assert (vae.pictures[0] - 0.5).abs().max() < 0.1
+    conditioned(vae, video=stripes[:, :128, :128], frames=2)
+    assert (vae.pictures[2] - 0.5).abs().max() > 0.4
+
+
 def test_parts_do_not_show(monkeypatch):
     whole = conds_of(conditioned(pitch="0:-30, 3:50")[0])
     monkeypatch.setattr(patch, "AT_ONCE", 3 * 128 * 256)
