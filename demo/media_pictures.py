@@ -39,6 +39,7 @@ SUN = (40.0, 35.0, 5.0)
 """Where the sun stands and how wide it is, degrees: to the right, above the horizon, and its radius."""
 
 SUNLIGHT = (170.0, 145.0, 105.0)
+ROUND_SEED, ROUND_PLACE, ROUND_HEIGHT, SIDES = 8, "meadow", 384, 4
 GAP = 4
 CUTOUT_SEED, CUTOUT_SIZE, SMALL_SIZE = 11, 512, 128
 LIT_PLACE, LIT_FROM = "snow", 0.0
@@ -95,9 +96,28 @@ def sky() -> Tensor:
     return torch.where(inside[..., None], torch.tensor(SUNLIGHT), light)
 
 
+def all_round() -> Tensor:
+    """float32 [3, H, 2 H]: a place and what stands on all its sides, equirectangular."""
+    scenes = draw_scenes(SIDES, ROUND_SEED, characters=3)
+    scenes = replace(
+        scenes,
+        background=torch.full_like(scenes.background, BACKGROUNDS.index(ROUND_PLACE)),
+        light=scenes.light[:1].expand_as(scenes.light),
+    )
+    drawn = render_panorama(scenes, ROUND_HEIGHT, layers=("frames", "masks"))
+    whole = drawn.frames[0, 0]
+    for side in range(1, SIDES):
+        turn = side * 2 * ROUND_HEIGHT // SIDES
+        covered = drawn.masks[side, 0].sum(0).clamp(0, 1).roll(turn, -1)
+        whole = whole + covered * (drawn.frames[side, 0].roll(turn, -1) - whole)
+    return whole
+
+
 def main() -> None:
     """Write the pictures."""
     cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
+    shown = (all_round() * 255).round().byte().movedim(0, -1)
+    Image.fromarray(shown.numpy()).save(MEDIA / "toy_panorama.png", optimize=True)
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)

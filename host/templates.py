@@ -155,22 +155,32 @@ async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
         return pictures
 
 
-def slices(panels: list) -> "numpy.ndarray":  # noqa: F821
-    """Pictures [H, W, 3] side by side in one of THUMBNAIL's size, each cut out of its middle, with thin gaps."""
+def slices(panels: list, size: tuple[int, int] = THUMBNAIL) -> "numpy.ndarray":  # noqa: F821
+    """Pictures [H, W, 3] side by side in one of a size, each cut out of its middle, with thin gaps."""
     import numpy
     from PIL import Image
 
-    height, width = THUMBNAIL
+    height, width = size
     gap = 4
     edges = numpy.linspace(0, width + gap, len(panels) + 1).round().astype(int)
     canvas = numpy.full((height, width, 3), 24, numpy.uint8)
     for panel, left, right in zip(panels, edges[:-1], edges[1:] - gap, strict=True):
         scale = max(height / panel.shape[0], (right - left) / panel.shape[1])
-        size = (max(right - left, round(panel.shape[1] * scale)), max(height, round(panel.shape[0] * scale)))
-        large = numpy.array(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS))
+        large_size = (max(right - left, round(panel.shape[1] * scale)), max(height, round(panel.shape[0] * scale)))
+        large = numpy.array(Image.fromarray(panel).resize(large_size, Image.Resampling.LANCZOS))
         y, x = (large.shape[0] - height) // 2, (large.shape[1] - (right - left)) // 2
         canvas[:, left:right] = large[y : y + height, x : x + right - left]
     return canvas
+
+
+def one_above_others(picture, panels: list) -> "numpy.ndarray":  # noqa: F821
+    """The middle of a picture, and under it others side by side, in one of THUMBNAIL's size."""
+    import numpy
+
+    (height, width), gap = THUMBNAIL, 4
+    upper = slices([picture], ((height - gap) // 2, width))
+    line = numpy.full((gap, width, 3), 24, numpy.uint8)
+    return numpy.concatenate([upper, line, slices(panels, (height - gap - len(upper), width))])
 
 
 def whole(picture) -> "numpy.ndarray":  # noqa: F821
@@ -206,6 +216,9 @@ def draw_thumbnail(name: str, pictures: dict):
         if drawn is None:
             return slices([asked[0], asked[-1]])
         return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
+    if "Save pictures of views" in pictures:
+        views = pictures["Save pictures of views"]
+        return one_above_others(pictures["Save panorama"][0], [views[len(views) * part // 4] for part in (1, 2, 3)])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

@@ -192,6 +192,16 @@ def check_pictures(image: Tensor, name: str) -> Tensor:
     return image[..., :3].float()
 
 
+def check_panorama(image: Tensor, name: str) -> None:
+    """Raises ValueError unless pictures or masks [B, H, W, ...] are twice as wide as high, and that at least 2."""
+    height, width = image.shape[1:3]
+    if width != 2 * height or height < 2:
+        raise ValueError(
+            f"'{name}' is {width}x{height} pixels; an equirectangular picture is twice as wide as high, and at least "
+            "4x2. Connect a whole panorama (360 by 180 degrees), or scale it."
+        )
+
+
 def check_one_picture(image: Tensor, name: str) -> Tensor:
     """An IMAGE that is one picture, float32 [1, H, W, 3].
 

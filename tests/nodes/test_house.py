@@ -65,6 +65,8 @@ NODE_IDS = [
     "PaperNodes_BlobAdapter",
     "PaperNodes_Imagine360Conditioning",
     "PaperNodes_Imagine360Unpack",
+    "PaperNodes_EquirectToPerspective",
+    "PaperNodes_PerspectiveToEquirect",
     "PaperNodes_DemoCheckpoint",
 ]
 
