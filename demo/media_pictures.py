@@ -7,7 +7,7 @@ toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is
 rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
 place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
 art of toy_scene.png's characters in another pose, which points are matched on; toy_reposed.png shows them so, before
-another background.
+another background. toy_city.png is a panorama with upright lines, by which a camera's tilt is seen.
 """
 
 import math
@@ -40,6 +40,7 @@ SUN = (40.0, 35.0, 5.0)
 
 SUNLIGHT = (170.0, 145.0, 105.0)
 ROUND_SEED, ROUND_PLACE, ROUND_HEIGHT, SIDES = 8, "meadow", 384, 4
+CITY_SEED, CITY_HEIGHT, CITY_TURN = 5, 384, 135
 GAP = 4
 CUTOUT_SEED, CUTOUT_SIZE, SMALL_SIZE = 11, 512, 128
 LIT_PLACE, LIT_FROM = "snow", 0.0
@@ -111,6 +112,12 @@ def all_round() -> Tensor:
         covered = drawn.masks[side, 0].sum(0).clamp(0, 1).roll(turn, -1)
         whole = whole + covered * (drawn.frames[side, 0].roll(turn, -1) - whole)
     return whole
+def city() -> Tensor:
+    """float32 [H, 2 H, 3]: a city all the way round, houses ahead and two characters to the right, equirectangular."""
+    scene = draw_scenes(1, CITY_SEED, characters=2)
+    scene = replace(scene, background=torch.full_like(scene.background, BACKGROUNDS.index("city")))
+    drawn = render_panorama(scene, CITY_HEIGHT).frames[0, 0]
+    return drawn.roll(2 * CITY_HEIGHT * CITY_TURN // 360, dims=-1).movedim(0, -1)
 
 
 def main() -> None:
@@ -118,6 +125,7 @@ def main() -> None:
     cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
     shown = (all_round() * 255).round().byte().movedim(0, -1)
     Image.fromarray(shown.numpy()).save(MEDIA / "toy_panorama.png", optimize=True)
+    Image.fromarray((city() * 255).round().byte().numpy()).save(MEDIA / "toy_city.png", optimize=True)
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)

@@ -219,6 +219,11 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save pictures of views" in pictures:
         views = pictures["Save pictures of views"]
         return one_above_others(pictures["Save panorama"][0], [views[len(views) * part // 4] for part in (1, 2, 3)])
+    if "Save repaired pictures" in pictures:
+        return slices([pictures[title][0] for title in ("Save seam pictures", "Save repaired pictures")])
+    if "Save elevation pictures" in pictures:
+        clips = [pictures[f"Save {what} pictures"] for what in ("tilted", "elevation", "level")]
+        return slices([clip[0] for clip in clips])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

@@ -33,6 +33,8 @@ MODULES = (
     "apply_blobs",
     "blob_adapter",
     "perspective_views",
+    "panorama_sphere",
+    "elevation_track",
     "demo_checkpoint",
 )
 

@@ -67,6 +67,10 @@ NODE_IDS = [
     "PaperNodes_Imagine360Unpack",
     "PaperNodes_EquirectToPerspective",
     "PaperNodes_PerspectiveToEquirect",
+    "PaperNodes_CubemapConvert",
+    "PaperNodes_RotatePanorama",
+    "PaperNodes_PanoramaSeam",
+    "PaperNodes_ElevationTrack",
     "PaperNodes_DemoCheckpoint",
 ]
 
