@@ -35,6 +35,7 @@ MODULES = (
     "perspective_views",
     "panorama_sphere",
     "elevation_track",
+    "panorama_preview",
     "demo_checkpoint",
 )
 

@@ -71,6 +71,7 @@ NODE_IDS = [
     "PaperNodes_RotatePanorama",
     "PaperNodes_PanoramaSeam",
     "PaperNodes_ElevationTrack",
+    "PaperNodes_PanoramaPreview",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -78,6 +78,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "match_points": {"Save matched pictures": 1},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
+    "panorama_viewer": {"Save pictures of the panorama": 1},
     "recolour_clip": {"Save steady pictures": 9, "Save pictures as drawn": 9},
     "seam_repair": {"Save seam pictures": 1, "Save repaired pictures": 1, "Save panorama": 1},
     "story_sheet": {"Save story sheet": 1},
