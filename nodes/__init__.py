@@ -36,6 +36,7 @@ MODULES = (
     "panorama_sphere",
     "elevation_track",
     "panorama_preview",
+    "imagine360_conditioning",
     "demo_checkpoint",
 )
 
