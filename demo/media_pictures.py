@@ -121,6 +121,8 @@ def all_round() -> Tensor:
         covered = drawn.masks[side, 0].sum(0).clamp(0, 1).roll(turn, -1)
         whole = whole + covered * (drawn.frames[side, 0].roll(turn, -1) - whole)
     return whole
+
+
 def city() -> Tensor:
     """float32 [H, 2 H, 3]: a city all the way round, houses ahead and two characters to the right, equirectangular."""
     scene = draw_scenes(1, CITY_SEED, characters=2)

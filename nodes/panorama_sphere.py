@@ -23,7 +23,7 @@ from ..kernels.cubemap import (
 from ..kernels.panorama import MODES, rotate_panorama
 from ..kernels.panorama_seam import seam_mask, seam_to_edges, seam_to_middle
 from ..kernels.schedule import Schedule
-from .sockets import CATEGORY_PANORAMA, check_choice, check_mask, check_pictures, check_range
+from .sockets import CATEGORY_PANORAMA, check_choice, check_mask, check_panorama, check_pictures, check_range
 
 TO_FACES, TO_PANORAMA = "panorama to faces", "faces to panorama"
 TO_MIDDLE, TO_EDGES = "seam to the middle", "seam back to the edges"
@@ -95,7 +95,7 @@ class CubemapConvert(io.ComfyNode):
         check_range(size, "size", 0, LARGEST_SIZE)
         pictures = _with_mask(image, mask)
         if direction == TO_FACES:
-            check_panorama(pictures)
+            check_panorama(image, "image")
             edge = size or max(1, round(pictures.shape[3] / 4))
 
             def convert(some: Tensor) -> Tensor:
@@ -188,7 +188,7 @@ class RotatePanorama(io.ComfyNode):
         check_choice(interpolation, "interpolation", MODES)
         check_range(frames, "frames", 0, MOST_FRAMES)
         pictures = _with_mask(image, mask)
-        check_panorama(pictures)
+        check_panorama(image, "image")
         if frames and len(pictures) not in (1, frames):
             raise ValueError(
                 f"'image' holds {len(pictures)} pictures and 'frames' is {frames}; expected one picture, or as many. 0 "
@@ -283,16 +283,6 @@ def angle_schedule_of(text: str, name: str) -> Schedule:
         ValueError: names the input and what in it cannot be read.
     """
     return Schedule.parse(text, name, minimum=-TURNS, maximum=TURNS)
-
-
-def check_panorama(pictures: Tensor, name: str = "image") -> None:
-    """Raises ValueError unless pictures [B, C, H, W] are whole panoramas: twice as wide as high, at least 4x2."""
-    height, width = pictures.shape[2:]
-    if width != 2 * height or height < 2:
-        raise ValueError(
-            f"'{name}' is {width}x{height} pixels; a panorama (equirectangular, 360 by 180 degrees) is twice as wide "
-            "as high, at least 4x2. Connect a whole panorama, or scale it."
-        )
 
 
 def _with_mask(image: Tensor, mask: Tensor | None) -> Tensor:

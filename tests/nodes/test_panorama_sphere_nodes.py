@@ -115,7 +115,9 @@ def test_what_they_say_of_bad_input():
     for bad in (image[:, :, :60], image[:, :1], torch.rand(1, 1, 2, 3)):
         size = f"{bad.shape[2]}x{bad.shape[1]}"
         for node in (converted, turned):
-            with pytest.raises(ValueError, match=f"'image' is {size} pixels; a panorama .* twice as wide as high"):
+            with pytest.raises(
+                ValueError, match=f"'image' is {size} pixels; an equirectangular .* twice as wide as high"
+            ):
                 node(bad)
     for layout, bad, words in (
         (CROSS, image, "cross 4x3: 4 faces wide and 3 high, all square"),
