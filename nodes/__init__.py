@@ -37,6 +37,7 @@ MODULES = (
     "elevation_track",
     "panorama_preview",
     "imagine360_conditioning",
+    "imagine360_loader",
     "demo_checkpoint",
 )
 

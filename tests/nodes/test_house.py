@@ -72,6 +72,7 @@ NODE_IDS = [
     "PaperNodes_PanoramaSeam",
     "PaperNodes_ElevationTrack",
     "PaperNodes_PanoramaPreview",
+    "PaperNodes_Imagine360Loader",
     "PaperNodes_DemoCheckpoint",
 ]
 
