@@ -129,6 +129,8 @@ def city() -> Tensor:
     scene = replace(scene, background=torch.full_like(scene.background, BACKGROUNDS.index("city")))
     drawn = render_panorama(scene, CITY_HEIGHT).frames[0, 0]
     return drawn.roll(2 * CITY_HEIGHT * CITY_TURN // 360, dims=-1).movedim(0, -1)
+
+
 def panorama() -> Tensor:
     """float32 [H, 2 H, 3]: a place with characters all the way round, equirectangular."""
     scene = draw_scenes(1, AROUND_SEED, characters=4)
