@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..kernels.exchange_masks import Camera, check_cameras, exchange_masks
 from ..kernels.spherical_encoding import panorama_angles, spherical_encoding, view_angles
 from .exchange import ExchangeBlock
-from .panorama_branch import IMAGE_TOKENS, Branch, BranchSizes, Walk
+from .panorama_branch import IMAGE_TOKENS, Branch, BranchSizes, Walk, assembled
 
 PANORAMA, VIEWS = "panorama", "views"
 PART = 1 << 25
@@ -212,7 +212,7 @@ class Imagine360Network(nn.Module):
             block(one, other, encodings, biases, options)
             for one, other in zip(flat.split(step), beside.split(step), strict=True)
         ]
-        flat, beside = (torch.cat(halves) for halves in zip(*parts, strict=True))
+        flat, beside = (assembled(halves, len(flat)) for halves in zip(*parts, strict=True))
         panorama.pictures = flat.transpose(1, 2).reshape(x.shape)
         apart = beside.unflatten(0, (-1, frames)).unflatten(2, (len(cameras), -1)).permute(0, 2, 1, 4, 3)
         views.pictures = apart.reshape(y.shape)
@@ -292,7 +292,7 @@ def held_numbers(unet: dict, places: float, limit: int | None) -> float:
 def kept_channels(unet: dict) -> float:
     """Numbers held at a time for each place of the latents: what waits for the way back, and the layer at hand.
 
-    Most are held in the middle, or where the last upsampler's parts are put together beside the largest level's.
+    Most are held in the middle, or in the largest level on the way back.
     """
     widths = [unet["model_channels"] * times for times in unet["channel_mult"]]
     waiting = widths[0]
@@ -301,4 +301,4 @@ def kept_channels(unet: dict) -> float:
         if level + 1 < len(widths):
             waiting += width / 4 ** (level + 1)
     largest = widths[0] * (unet["num_res_blocks"][0] + 1)
-    return max(waiting + 4 * widths[-1] / 4 ** (len(widths) - 1), largest + (2 + 1 / 4) * widths[1])
+    return max(waiting + 4 * widths[-1] / 4 ** (len(widths) - 1), largest + widths[1] + widths[0])

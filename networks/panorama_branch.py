@@ -7,7 +7,7 @@ views) follow each other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -156,6 +156,25 @@ def block_of(unet: Mapping[str, object], place: Place) -> tuple[str, int]:
     return "output", sum(count + 1 for count in counts[::-1][: place.level]) + place.number
 
 
+def assembled(parts: Iterable[Tensor], count: int) -> Tensor:
+    """Parts one after the other as one tensor whose first axis has ``count`` places, never held twice.
+
+    Args:
+        parts: made as they are asked for; the same shape but for the first axis.
+    """
+    if torch.is_grad_enabled():
+        return torch.cat(list(parts))
+    whole, at = None, 0
+    for part in parts:
+        if len(part) == count:
+            return part
+        if whole is None:
+            whole = part.new_empty(count, *part.shape[1:])
+        whole[at : at + len(part)] = part
+        at += len(part)
+    return whole
+
+
 class Walk:
     """A branch on its way through a call: the pictures of now, and what later blocks take over."""
 
@@ -253,14 +272,16 @@ class Walk:
         if step >= pictures.shape[0] or (self.limit is None):
             embedding = self.embedding.repeat_interleave(each, 0) if rows > 1 else self.embedding
             return run(_beside(pictures, beside), embedding, self.context)
-        done = []
-        for row in range(rows):
-            embedding, context = self.embedding[row : row + 1], self.context[row : row + 1]
-            for start in range(row * each, (row + 1) * each, step):
-                part = slice(start, min(start + step, (row + 1) * each))
-                x = _beside(pictures[part], None if beside is None else beside[part])
-                done.append(run(x, embedding, context))
-        return torch.cat(done)
+
+        def parts() -> Iterator[Tensor]:
+            for row in range(rows):
+                embedding, context = self.embedding[row : row + 1], self.context[row : row + 1]
+                for start in range(row * each, (row + 1) * each, step):
+                    part = slice(start, min(start + step, (row + 1) * each))
+                    x = _beside(pictures[part], None if beside is None else beside[part])
+                    yield run(x, embedding, context)
+
+        return assembled(parts(), pictures.shape[0])
 
     def _parts(self, run: Callable[[Tensor], Tensor], whole: int = 1) -> Tensor:
         """Runs the pictures of now through a layer, in parts of a multiple of ``whole``."""
@@ -268,7 +289,7 @@ class Walk:
         if self.limit is None or pictures.numel() <= self.limit:
             return run(pictures)
         step = max(1, self.limit // (pictures[0].numel() * whole)) * whole
-        return torch.cat([run(part) for part in pictures.split(step)])
+        return assembled((run(part) for part in pictures.split(step)), pictures.shape[0])
 
     def _round(self, layer: Callable[[Tensor], Tensor], x: Tensor, wider: int, narrower: int) -> Tensor:
         """A layer that sees columns of the other edge beyond each edge, of which some are then taken off."""

@@ -127,9 +127,9 @@ def test_memory_is_bounded_by_parts(model):
     shape = [1, 1, 4 * (2 * 16 * 32 + 6 * 64)]
     one, two = base.memory_required(shape), base.memory_required([2, *shape[1:]], cond_shapes={})
     assert 0 < one < two <= 2 * one
-    # At the published size the largest level's three skips, and twice the upsampler's result beside what it came from.
+    # At the published size: the largest level's three skips, a block's pictures before and after.
     kept = kept_channels({"model_channels": 320, "channel_mult": [1, 2, 4, 4], "num_res_blocks": [2, 2, 2, 2]})
-    assert kept == 3 * 320 + 2 * 640 + 640 / 4
+    assert kept == 3 * 320 + 640 + 320
     # A part is bounded: twice the frames need less than twice the memory, as soon as layers are taken in parts.
     held, network = base.diffusion_model.limit, base.diffusion_model
     network.limit = 1000
