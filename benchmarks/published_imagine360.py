@@ -35,7 +35,7 @@ def rotation(theta: float, phi: float) -> Tensor:
 
 
 def read(pictures: Tensor, column: Tensor, row: Tensor) -> Tensor:
-    """[N, 1, h, w] of [N, 1, H, W] at pixels (column, row) [h, w], bilinear, zeros outside."""
+    """[N, 1, h, w] of [N, 1, H, W] at pixels (column, row) [h, w], bilinear, zeros outside; float32."""
     height, width = pictures.shape[-2:]
     grid = torch.stack([column * 2 / max(width - 1, 1) - 1, row * 2 / max(height - 1, 1) - 1], -1)
     grid = grid.to(pictures).expand(len(pictures), -1, -1, -1)
@@ -267,7 +267,8 @@ class PublishedImagine360:
         views, frames = len(self.cameras), self.frames
         sizes = tuple(pers.shape[2:]), tuple(pano.shape[2:])
         kind = {"device": pano.device, "dtype": pano.dtype}
-        bias = masks(self.cameras, *sizes, antipodal, **kind)
+        made = masks(self.cameras, *sizes, antipodal, device=pano.device, dtype=torch.float32)
+        bias = [one.to(**kind) for one in made]
         encoding = [one.to(**kind) for one in encodings(self.cameras, *sizes, block.bands.float().cpu())]
         a = pano.flatten(2).transpose(1, 2)
         b = pers.unflatten(0, (-1, views, frames)).transpose(1, 2).flatten(0, 1)  # [rows * f, m, C, h, w]
