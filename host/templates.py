@@ -57,6 +57,7 @@ LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
     "CLIPLoader", "CLIPVisionLoader", "ControlNetLoader", "GLIGENLoader", "PaperNodes_ICLightModel",
     "PaperNodes_MotionModules", "PaperNodes_MotionLoRA", "PaperNodes_MangaNinjaLoader", "PaperNodes_BlobAdapter",
+    "PaperNodes_Imagine360Loader",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
@@ -224,6 +225,8 @@ def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
     if "Save pictures of the panorama" in pictures:
         return seen_from_within(pictures["Save pictures of the panorama"][0])
+    if "Save pictures of what is known" in pictures:
+        return whole(pictures["Save pictures of what is known"][0])
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])

@@ -36,6 +36,8 @@ MODULES = (
     "panorama_preview",
     "panorama_sphere",
     "elevation_track",
+    "imagine360_conditioning",
+    "imagine360_loader",
     "demo_checkpoint",
 )
 

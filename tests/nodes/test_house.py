@@ -63,6 +63,8 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_Imagine360Conditioning",
+    "PaperNodes_Imagine360Unpack",
     "PaperNodes_EquirectToPerspective",
     "PaperNodes_PerspectiveToEquirect",
     "PaperNodes_PanoramaPreview",
@@ -70,6 +72,7 @@ NODE_IDS = [
     "PaperNodes_RotatePanorama",
     "PaperNodes_PanoramaSeam",
     "PaperNodes_ElevationTrack",
+    "PaperNodes_Imagine360Loader",
     "PaperNodes_DemoCheckpoint",
 ]
 
