@@ -3,7 +3,8 @@
 A program owns a tile of one picture. What it needs of a camera is a row of numbers in a small table; no map of
 positions is written. A warp's pixels lie side by side, as what they read then does: rows of the result are not said to
 be aligned, or Triton would give each thread four pixels for wider stores, and every read would touch four times as
-many lines. Whether reads go over a pole is asked only where the camera sees one.
+many lines. What bounds it is the number of instructions, about 110 a pixel: only tiles through which the panorama's
+seam goes, or a pole, ask where their reads go on, and quotients are products with squared reciprocal roots.
 """
 
 from __future__ import annotations
@@ -22,7 +23,6 @@ TILE_X, TILE_Y, WARPS = 32, 16, 4
 CHANNELS = 4
 """As many are read at once."""
 
-_NUMBERS = tl.constexpr(11)
 _EDGE = tl.constexpr(EDGE)
 
 
@@ -35,10 +35,10 @@ def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode:
     height, width = result.shape[2:]
     if fovs is None:
         reach = torch.ones(len(matrices), dtype=torch.float64)
-        near = torch.ones_like(reach)
     else:
         reach = (torch.tensor(fovs, dtype=torch.float64) * (math.pi / 360)).tan()
-        near = _poles_in_view(matrices, reach, height / width, 2 * math.pi / rows).double()
+    # How far from the seam's plane, at a view's corner, one may be within a texel of it.
+    near = (1 + reach.square() * (1 + (height / width) ** 2)).sqrt() * (2 * math.pi / min(columns, 2 * rows))
     table = _table(matrices, 2 * reach / width, near, result.device)
     tables = _sines(height, width, result.device) if fovs is None else (table, table)
     _launch(_views, images, result, table, *tables, rows, columns, None, turned=fovs is None)
@@ -57,15 +57,14 @@ def draw_panoramas(
 def _launch(kernel, images, result, table, *arguments, **choices) -> None:
     *arguments, seen = arguments
     count, channels, height, width = result.shape
-    across = triton.cdiv(width, TILE_X)
-    tiles = across * triton.cdiv(height, TILE_Y)
+    grid = triton.cdiv(width, TILE_X), triton.cdiv(height, TILE_Y), count
     image_step, table_step = images.stride(0) if len(images) > 1 else 0, table.stride(0) if len(table) > 1 else 0
     with _on(result.device):
         for first in range(0, channels, CHANNELS):
             source, target = images[:, first : first + CHANNELS], result[:, first : first + CHANNELS]
             marked = {} if seen is None else {"seen": seen}
-            kernel[(tiles * count,)](
-                source, target, table, *arguments, height, width, tiles, across, table_step, image_step,
+            kernel[grid](
+                source, target, table, *arguments, height, width, table_step, image_step,
                 *source.stride()[1:], *target.stride(), **marked, **choices, channels=source.shape[1],
                 tile_x=TILE_X, tile_y=TILE_Y, num_warps=WARPS,
             )  # fmt: skip
@@ -89,12 +88,6 @@ def _sines(height: int, width: int, device: torch.device) -> tuple[Tensor, Tenso
     return tuple(torch.stack([angle.sin(), angle.cos()]).float().to(device) for angle in (latitude, longitude))
 
 
-def _poles_in_view(matrices: Tensor, reach: Tensor, aspect: float, margin: float) -> Tensor:
-    """bool [T]: whether a pole is in the circle round a camera's picture, or within a margin of it, in radians."""
-    corner = (reach * math.hypot(1, aspect)).atan() + margin
-    return matrices[:, 1, 2].abs() >= corner.clamp_max(math.pi / 2).cos()
-
-
 @triton.jit
 def _part(t):
     """atan(t) / pi for t in 0..1, to 1.2e-8."""
@@ -111,11 +104,16 @@ def _part(t):
 
 @triton.jit
 def _half_turns(a, b):
-    """atan2(a, b) / pi for b >= 0."""
-    far, near = tl.maximum(tl.abs(a), b), tl.minimum(tl.abs(a), b)
-    p = _part(near / tl.maximum(far, 1e-30))
-    p = tl.where(tl.abs(a) > b, 0.5 - p, p)
-    return tl.where(a < 0, -p, p)
+    """atan2(a, b) / pi for a, b >= 0, not both 0."""
+    root = tl.rsqrt(tl.maximum(tl.maximum(a, b), 1e-30))
+    p = _part(tl.minimum(a, b) * root * root)
+    return tl.where(a > b, 0.5 - p, p)
+
+
+@triton.jit
+def _signed(p, a):
+    """p >= 0 with the sign of a."""
+    return (p.to(tl.int32, bitcast=True) | (a.to(tl.int32, bitcast=True) & -2147483648)).to(tl.float32, bitcast=True)
 
 
 @triton.jit
@@ -137,66 +135,86 @@ def _texels(row, latitudes, longitudes, x, y, height, width):
     return _rotated(row, level * to_right, up, -level * ahead)
 
 
+@triton.jit
+def _blended(first, second, third, fourth, from_channel, a, b, target, to_channel, shown, channels: tl.constexpr):
+    """Writes what lies between four pixels, whose first channels are pointed at."""
+    for channel in tl.static_range(channels):
+        step = channel * from_channel
+        above = tl.load(first + step).to(tl.float32)
+        above += a * (tl.load(second + step).to(tl.float32) - above)
+        below = tl.load(third + step).to(tl.float32)
+        below += a * (tl.load(fourth + step).to(tl.float32) - below)
+        value = above + b * (below - above)
+        tl.store(target + channel * to_channel, value.to(target.dtype.element_ty), shown)
+
+
 @triton.jit(do_not_specialize=["to_row", "to_channel", "to_picture"])
 def _views(
-    images, result, table, latitudes, longitudes, rows, columns, height, width, tiles, across, table_step, image_step,
+    images, result, table, latitudes, longitudes, rows, columns, height, width, table_step, image_step,
     from_channel, from_row, from_column, to_picture, to_channel, to_row, to_column,
     turned: tl.constexpr, channels: tl.constexpr, tile_x: tl.constexpr, tile_y: tl.constexpr,
 ):  # fmt: skip
-    picture, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    x = (tile % across) * tile_x + tl.arange(0, tile_x)[None, :]
-    y = (tile // across) * tile_y + tl.arange(0, tile_y)[:, None]
+    picture = tl.program_id(2)
+    x = tl.program_id(0) * tile_x + tl.arange(0, tile_x)[None, :]
+    y = tl.program_id(1) * tile_y + tl.arange(0, tile_y)[:, None]
     row = table + picture * table_step
     if turned:
         right, up, back = _texels(row, latitudes, longitudes, x, y, height, width)
+        special = True
     else:
         step = tl.load(row + 9)
-        right, up, back = _rotated(
-            row, (x.to(tl.float32) - (width - 1) * 0.5) * step, ((height - 1) * 0.5 - y.to(tl.float32)) * step, -1.0
-        )
-    longitude = _half_turns(right, tl.abs(back))
-    longitude = tl.where(back > 0, tl.where(right < 0, -1.0, 1.0) - longitude, longitude)
-    latitude = _half_turns(up, tl.sqrt(right * right + back * back))
-    column = longitude * (columns * 0.5) + (columns * 0.5 - 0.5)
-    line = (rows * 0.5 - 0.5) - latitude * rows
-    left, top = tl.floor(column), tl.floor(line)
-    a, b = column - left, line - top
-    left, top = left.to(tl.int32), top.to(tl.int32)
-    right_one = tl.where(left + 1 >= columns, 0, left + 1)
-    left = tl.where(left < 0, columns - 1, left)
-    bottom = tl.minimum(top + 1, rows - 1)
-    left_below, right_below = left, right_one
-    if tl.load(row + 10) > 0:  # over a pole: the same row half a turn further
-        turn = tl.where(top + 1 >= rows, columns // 2, 0)
-        left_below, right_below = (left + turn) % columns, (right_one + turn) % columns
-        turn = tl.where(top < 0, columns // 2, 0)
-        left, right_one = (left + turn) % columns, (right_one + turn) % columns
-    top = tl.maximum(top, 0) * from_row
-    bottom = bottom * from_row
+        across, down = (x.to(tl.float32) - (width - 1) * 0.5) * step, ((height - 1) * 0.5 - y.to(tl.float32)) * step
+        right = (tl.load(row) * across - tl.load(row + 2)) + tl.load(row + 1) * down
+        up = (tl.load(row + 3) * across - tl.load(row + 5)) + tl.load(row + 4) * down
+        back = (tl.load(row + 6) * across - tl.load(row + 8)) + tl.load(row + 7) * down
+        # Whether the half plane from pole to pole behind the viewer meets the tile, by the tile's middle and extent.
+        middle_x = (tl.program_id(0) * tile_x + (tile_x - width) * 0.5) * step
+        middle_y = ((height - tile_y) * 0.5 - tl.program_id(1) * tile_y) * step
+        far_x, far_y, near = tile_x * 0.5 * step, tile_y * 0.5 * step, tl.load(row + 10)
+        aside = tl.abs((tl.load(row) * middle_x - tl.load(row + 2)) + tl.load(row + 1) * middle_y)
+        behind = (tl.load(row + 6) * middle_x - tl.load(row + 8)) + tl.load(row + 7) * middle_y
+        aside -= tl.abs(tl.load(row)) * far_x + tl.abs(tl.load(row + 1)) * far_y
+        behind += tl.abs(tl.load(row + 6)) * far_x + tl.abs(tl.load(row + 7)) * far_y
+        special = (aside < near) & (behind > -near)
+    longitude = _half_turns(tl.abs(right), tl.abs(back))
+    longitude = _signed(tl.where(back > 0, 1.0 - longitude, longitude), right)
+    latitude = _signed(_half_turns(tl.abs(up), tl.sqrt(right * right + back * back)), up)
+    # From the texel before the first one: whole parts of what is not negative are floors.
+    column = longitude * (columns * 0.5) + (columns * 0.5 + 0.5)
+    line = (rows * 0.5 + 0.5) - latitude * rows
+    left, top = column.to(tl.int32), line.to(tl.int32)
+    a, b = column - left.to(tl.float32), line - top.to(tl.float32)
+    left, top = left - 1, top - 1
     shown = (x < width) & (y < height)
     source = images + picture.to(tl.int64) * image_step
     target = result + picture.to(tl.int64) * to_picture + (y * to_row + x * to_column)
-    first, second = top + left * from_column, top + right_one * from_column
-    third, fourth = bottom + left_below * from_column, bottom + right_below * from_column
-    for channel in tl.static_range(channels):
-        plane = source + channel * from_channel
-        above = tl.load(plane + first).to(tl.float32)
-        above += a * (tl.load(plane + second).to(tl.float32) - above)
-        below = tl.load(plane + third).to(tl.float32)
-        below += a * (tl.load(plane + fourth).to(tl.float32) - below)
-        value = above + b * (below - above)
-        tl.store(target + channel * to_channel, value.to(result.dtype.element_ty), shown)
+    if special:
+        below = top + 1
+        half = columns // 2  # over a pole: the same row half a turn further
+        turn, turn_below = tl.where(top < 0, half, 0), tl.where(below >= rows, half, 0)
+        next_one = left + 1
+        top, below = tl.maximum(top, 0) * from_row, tl.minimum(below, rows - 1) * from_row
+        first = source + (top + (left + turn + columns) % columns * from_column)
+        second = source + (top + (next_one + turn) % columns * from_column)
+        third = source + (below + (left + turn_below + columns) % columns * from_column)
+        fourth = source + (below + (next_one + turn_below) % columns * from_column)
+        _blended(first, second, third, fourth, from_channel, a, b, target, to_channel, shown, channels)
+    else:
+        first = source + (top * from_row + left * from_column)
+        third = first + from_row
+        second, fourth = first + from_column, third + from_column
+        _blended(first, second, third, fourth, from_channel, a, b, target, to_channel, shown, channels)
 
 
-@triton.jit(do_not_specialize=["to_row", "to_channel", "to_picture"])
+@triton.jit(do_not_specialize=["to_row", "to_channel", "to_picture", "width"])
 def _panoramas(
-    images, result, table, latitudes, longitudes, rows, columns, height, width, tiles, across, table_step, image_step,
+    images, result, table, latitudes, longitudes, rows, columns, height, width, table_step, image_step,
     from_channel, from_row, from_column, to_picture, to_channel, to_row, to_column, seen,
     channels: tl.constexpr, tile_x: tl.constexpr, tile_y: tl.constexpr,
 ):  # fmt: skip
-    picture, tile = tl.program_id(0) // tiles, tl.program_id(0) % tiles
-    x = (tile % across) * tile_x + tl.arange(0, tile_x)[None, :]
-    y = (tile // across) * tile_y + tl.arange(0, tile_y)[:, None]
+    picture = tl.program_id(2)
+    x = tl.program_id(0) * tile_x + tl.arange(0, tile_x)[None, :]
+    y = tl.program_id(1) * tile_y + tl.arange(0, tile_y)[:, None]
     row = table + picture * table_step
     right, up, back = _texels(row, latitudes, longitudes, x, y, height, width)
     ahead = back < 0

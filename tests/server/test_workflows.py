@@ -64,7 +64,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "demo_relight_background": {"Save relit pictures": 1},
     "demo_text_to_image": {"Save pictures": 1},
     "environment_light": {"Save light pictures": 24, "Save background pictures": 24},
-    "perspective_views": {"Save pictures of views": 24, "Save panorama": 1, "Save mask of panorama": 1},
+    "perspective_views": {"Save pictures of views": 24, "Save panorama pictures": 1, "Save mask pictures": 1},
     "express_and_suppress": {"Save pictures": 1},
     "flow_files": {"Save Flow": 1, "Save flow picture": 32, "Save noise picture": 9, "Save warped noise": 9},
     "level_panorama": {
