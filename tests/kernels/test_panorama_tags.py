@@ -108,10 +108,13 @@ def at(parts: list, *path: bytes):
     return parts
 
 
-def frames(content: bytes) -> numpy.ndarray:
+def frames(content: bytes) -> tuple[numpy.ndarray, set[str]]:
+    """The pictures of a video, and what FFmpeg knows of them besides."""
     with av.open(io.BytesIO(content)) as container:
         assert container.metadata["prompt"] == '{"1": {}}'
-        return numpy.stack([frame.to_ndarray(format="rgb24") for frame in container.decode(video=0)])
+        found = list(container.decode(video=0))
+        known = {held.type.name for frame in found for held in frame.side_data}
+        return numpy.stack([frame.to_ndarray(format="rgb24") for frame in found]), known
 
 
 @pytest.mark.parametrize("options", [(), ("faststart",)], ids=["index last", "index first"])
@@ -121,7 +124,9 @@ def test_a_video_is_a_panorama_to_others(tmp_path, options):
     order = [kind for kind, _, _ in boxes(tagged)]
     assert order == [kind for kind, _, _ in boxes(plain)]
     assert (order.index(b"moov") < order.index(b"mdat")) == bool(options)
-    assert numpy.array_equal(frames(tagged), frames(plain))
+    (before, nothing), (after, known) = frames(plain), frames(tagged)
+    assert numpy.array_equal(before, after)
+    assert {"SPHERICAL", "STEREO3D"} <= known and "SPHERICAL" not in nothing
 
     tracks = [held for kind, held in at(tree(tagged), b"moov") if kind == b"trak"]
     assert [any(kind == b"uuid" for kind, _ in track) for track in tracks] == [True, False][: len(tracks)]
