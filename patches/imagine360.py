@@ -147,14 +147,18 @@ class Imagine360Model(comfy.model_base.BaseModel):
 
 
 def kept_channels(unet: dict) -> float:
-    """Numbers kept at a time for each place of the latents: for the way back, and the layer at hand in and out."""
+    """Numbers held at a time for each place of the latents: what waits for the way back, and the layer at hand.
+
+    Most are held in the middle, or where the last upsampler's parts are put together beside the largest level's.
+    """
     widths = [unet["model_channels"] * times for times in unet["channel_mult"]]
-    kept = widths[0]
+    waiting = widths[0]
     for level, (width, count) in enumerate(zip(widths, unet["num_res_blocks"], strict=True)):
-        kept += width * count / 4**level
+        waiting += width * count / 4**level
         if level + 1 < len(widths):
-            kept += width / 4 ** (level + 1)
-    return kept + 2 * widths[min(1, len(widths) - 1)] + 2 * widths[0]
+            waiting += width / 4 ** (level + 1)
+    largest = widths[0] * (unet["num_res_blocks"][0] + 1)
+    return max(waiting + 4 * widths[-1] / 4 ** (len(widths) - 1), largest + (2 + 1 / 4) * widths[1])
 
 
 def model_of(network: Imagine360Network, training: Training | None = None) -> comfy.model_patcher.ModelPatcher:
