@@ -19,6 +19,7 @@ CATEGORY_STORY = "papernodes/one-prompt-one-story"
 CATEGORY_LIGHT = "papernodes/relighting"
 CATEGORY_COLOUR = "papernodes/manganinja"
 CATEGORY_BLOBS = "papernodes/blob layouts"
+CATEGORY_PANORAMA = "papernodes/panorama"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
