@@ -32,6 +32,8 @@ MODULES = (
     "plan_blobs",
     "apply_blobs",
     "blob_adapter",
+    "panorama_model",
+    "panorama_vae",
     "demo_checkpoint",
 )
 

@@ -63,6 +63,10 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_PanoramaModel",
+    "PaperNodes_PanoramaViews",
+    "PaperNodes_PanoramaVAEEncode",
+    "PaperNodes_PanoramaVAEDecode",
     "PaperNodes_DemoCheckpoint",
 ]
 
