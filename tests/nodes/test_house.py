@@ -73,6 +73,10 @@ NODE_IDS = [
     "PaperNodes_ElevationTrack",
     "PaperNodes_PanoramaPreview",
     "PaperNodes_Imagine360Loader",
+    "PaperNodes_PanoramaModel",
+    "PaperNodes_PanoramaViews",
+    "PaperNodes_PanoramaVAEEncode",
+    "PaperNodes_PanoramaVAEDecode",
     "PaperNodes_DemoCheckpoint",
 ]
 
