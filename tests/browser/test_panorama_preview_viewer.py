@@ -33,7 +33,7 @@ def test_it_shows_what_a_camera_sees(panorama):
     for direction, found in shown.items():
         wanted = seen(picture(), *direction, *found.shape[:2])
         away = numpy.abs(found - wanted)
-        assert away.max() <= 3 and away.mean() < 0.6, f"{direction}: {away.max():.1f}, {away.mean():.2f}"
+        assert away.max() <= 2 and away.mean() < 0.5, f"{direction}: {away.max():.1f}, {away.mean():.2f}"
     # The comparison itself must be able to fail.
     found = shown[DIRECTIONS[0]]
     assert numpy.abs(found - seen(picture(), 0.5, 0, 90, *found.shape[:2])).mean() > 2
