@@ -9,6 +9,7 @@ import argparse
 import itertools
 import math
 import statistics
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -49,6 +50,13 @@ def cameras(count: int, pitch: float) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     return 360 * when - 180, up, 5 * (4 * math.pi * when).sin(), torch.full((count,), FOV)
 
 
+def noted(call: Callable[[], object], times: list[float]) -> None:
+    """Calls it and notes the CPU time that all threads took, in milliseconds."""
+    before = time.process_time()
+    call()
+    times.append(1e3 * (time.process_time() - before))
+
+
 # ---- CPU -----------------------------------------------------------------------------------------
 
 
@@ -61,7 +69,7 @@ def measure_cpu(device: torch.device, tiny: bool, keep: Keep) -> None:
         name="panorama-cpu",
         title=f"Views of {size} x {size} from a panorama of {2 * rows} x {rows}, float32, bilinear, CPU",
         reference="`py360convert.e2p` with OpenCV, a new yaw for every view",
-        columns=["what", "layout", "ours", "py360convert", "ours is faster", "differ by"],
+        columns=["what", "layout", "ours", "py360convert", "ours is faster", "CPU time", "theirs", "differ by"],
         facts=lib.facts(device),
         remarks=[
             "Values are noise in 0..1; 'differ by' is the median over pixels, both seen through the same pixels. The "
@@ -87,10 +95,16 @@ def measure_cpu(device: torch.device, tiny: bool, keep: Keep) -> None:
                     pixels, (inclusive, inclusive), turns[1] if yaw is None else yaw, pitch, (size, size)  # noqa: B023
                 )  # fmt: skip
 
-            pair = lib.paired(ours, theirs, device, 2 if tiny else 15, 2)
+            spent: dict[str, list[float]] = {"ours": [], "theirs": []}
+            pair = lib.paired(
+                lambda: noted(ours, spent["ours"]),  # noqa: B023
+                lambda: noted(theirs, spent["theirs"]),  # noqa: B023
+                device, 2 if tiny else 15, 2,
+            )  # fmt: skip
+            busy = [f"{statistics.median(times[2:]):.0f} ms" for times in spent.values()]
             gap = (ours(33.0)[0].movedim(0, -1) - torch.from_numpy(theirs(33.0))).abs().median()
             table.add(
-                what, layout, f"{pair.subject:.1f} ms", f"{pair.reference:.1f} ms", f"{pair.ratio:.1f} x",
+                what, layout, f"{pair.subject:.1f} ms", f"{pair.reference:.1f} ms", f"{pair.ratio:.1f} x", *busy,
                 f"{float(gap):.0e}",
             )  # fmt: skip
             keep(table)

@@ -243,6 +243,9 @@ def draw_thumbnail(name: str, pictures: dict):
     if "Save elevation pictures" in pictures:
         clips = [pictures[f"Save {what} pictures"] for what in ("tilted", "elevation", "level")]
         return slices([clip[0] for clip in clips])
+        views = pictures["Save pictures of views"]
+        below = [views[len(views) * part // 4] for part in (1, 2, 3)]
+        return one_above_others(pictures["Save panorama pictures"][0], below)
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

@@ -7,7 +7,10 @@ Whole blocks go to threads, as torch would wait for its own after every operatio
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -19,92 +22,131 @@ from .panorama_eager import EDGE
 _BLOCK = 1 << 15
 
 
+@dataclass(frozen=True)
+class _Rays:
+    """The directions' x, y and -z, times a matrix, as outer sums.
+
+    Attributes:
+        columns: float32 [3, width].
+        rows: float32 [3, height, 1].
+        stretch: None or, to multiply the columns by, float32 [height, 1].
+    """
+
+    columns: Tensor
+    rows: Tensor
+    stretch: Tensor | None
+
+    @staticmethod
+    def of(matrix: Tensor, fov: float | None, height: int, width: int) -> _Rays:
+        """Those of a camera that has pixels of ``height`` and ``width``; fov None = they are a panorama's texels."""
+        down, across = torch.arange(height, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
+        matrix = matrix * torch.tensor([[1.0], [1.0], [-1.0]], dtype=torch.float64)
+        if fov is None:
+            latitude = (0.5 - (down + 0.5) / height) * math.pi
+            longitude = ((across + 0.5) / width - 0.5) * (2 * math.pi)
+            columns = matrix[:, :1] * longitude.sin() - matrix[:, 2:] * longitude.cos()
+            rows, stretch = matrix[:, 1:2] * latitude.sin(), latitude.cos().float()[:, None]
+        else:
+            step = 2 * math.tan(math.radians(fov) / 2) / width
+            columns = matrix[:, :1] * ((across - (width - 1) / 2) * step) - matrix[:, 2:]
+            rows, stretch = matrix[:, 1:2] * (((height - 1) / 2 - down) * step), None
+        return _Rays(columns.float(), rows.float()[..., None], stretch)
+
+    def directions(self, part: slice) -> list[Tensor]:
+        """float32 [h, width] each, of some rows."""
+        pairs = zip(self.columns, self.rows, strict=True)
+        if self.stretch is None:
+            return [column + row[part] for column, row in pairs]
+        return [torch.addcmul(row[part], self.stretch[part], column) for column, row in pairs]
+
+    def meet_seam(self, part: slice, near: float) -> bool:
+        """Whether some rows may come so near the half plane from pole to pole behind the viewer; a panorama's may."""
+        if self.stretch is not None:
+            return True
+        # Linear along rows and columns: what they reach, they reach in the corners.
+        across, _, ahead = (
+            [float(column[i]) + float(row[j]) for i in (0, -1) for j in (part.start, part.stop - 1)]
+            for column, row in zip(self.columns, self.rows, strict=True)
+        )
+        return min(across) < near and max(across) > -near and min(ahead) < near
+
+
 def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode: str, result: Tensor) -> None:
     """See ``panorama_eager.draw_views``; bilinear float32 on a CPU, panoramas of an even width."""
+    rows, columns = images.shape[2:]
+    height, width = result.shape[2:]
 
-    def draw(number: int, turn: int, rows: slice) -> None:
-        image = images[min(number, len(images) - 1)][None]
-        x, y, ahead = _directions(matrices[turn], None if fovs is None else fovs[turn], *result.shape[2:], rows)
+    def draw(number: int, rays: _Rays, part: slice) -> tuple[Tensor, ...] | None:
+        x, y, ahead = rays.directions(part)
         level = (x * x).addcmul_(ahead, ahead).sqrt_()
         # In grid_sample's units: the panorama's sides are at -1 and 1, as half turns and quarter turns are.
         torch.atan2(x, ahead, out=x).mul_(1 / math.pi)
         y.div_(level).atan_().mul_(-2 / math.pi)
-        part = result[number][:, rows]
-        part.copy_(grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)[0])
-        _mend(image[0], x, y, part)
+        image = images[min(number, len(images) - 1)][None]
+        read = grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)
+        result[number][:, part] = read[0]
+        reach = 0.0 if fovs is None else math.tan(math.radians(fovs[min(number, len(fovs) - 1)]) / 2)
+        far = math.hypot(1, reach, reach * height / width)
+        if not rays.meet_seam(part, far * 2 * math.pi / min(columns, 2 * rows)):
+            return None
+        places = ((x.abs() > 1 - 1 / columns) | (y.abs() > 1 - 1 / rows)).flatten().nonzero()[:, 0]
+        return places + part.start * width, x.flatten()[places], y.flatten()[places]
 
-    _in_threads(draw, result, len(matrices))
+    turns = len(matrices)
+    rays = (
+        _Rays.of(
+            matrices[min(number, turns - 1)], None if fovs is None else fovs[min(number, turns - 1)], height, width
+        )
+        for number in range(len(result))
+    )
+    for number, found in enumerate(_in_threads(draw, rays, height, width)):
+        if found := [some for some in found if some is not None]:
+            places, x, y = (torch.cat(some) for some in zip(*found, strict=True))
+            read = _over_the_seam(images[min(number, len(images) - 1)], x, y)
+            result[number][:, places // width, places % width] = read
 
 
 def draw_panoramas(
     images: Tensor, matrices: Tensor, fovs: list[float], mode: str, result: Tensor, seen: Tensor
 ) -> None:
     """See ``panorama_eager.draw_panoramas``; bilinear float32 on a CPU."""
-    height, width = images.shape[2:]
+    rows, columns = images.shape[2:]
+    height, width = result.shape[2:]
 
-    def draw(number: int, turn: int, rows: slice) -> None:
-        image = images[min(number, len(images) - 1)][None]
-        x, y, depth = _directions(matrices[turn].T, None, *result.shape[2:], rows)
-        depth.mul_(math.tan(math.radians(fovs[turn]) / 2))
+    def draw(number: int, rays: _Rays, part: slice) -> None:
+        x, y, depth = rays.directions(part)
+        depth.mul_(math.tan(math.radians(fovs[min(number, len(fovs) - 1)]) / 2))
         x.div_(depth)
-        y.div_(depth).mul_(-width / height)
+        y.div_(depth).mul_(-columns / rows)
         known = (depth > 0) & (x.abs() <= 1 + EDGE) & (y.abs() <= 1 + EDGE)
-        seen[number][rows] = known
-        part = result[number][:, rows]
-        part.zero_()
-        if bool(known.any()):
-            x, y = (torch.where(known, some, 0) for some in (x, y))  # they may be infinite
-            read = grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)[0]
-            torch.mul(read, known, out=part)
+        seen[number][part] = known
+        if not bool(known.any()):
+            result[number][:, part] = 0
+            return
+        x, y = (torch.where(known, some, 0) for some in (x, y))  # they may be infinite
+        image = images[min(number, len(images) - 1)][None]
+        read = grid_sample(image, _grid(x, y), padding_mode="border", align_corners=False)
+        torch.mul(read[0], known, out=result[number][:, part])
 
-    _in_threads(draw, result, len(matrices))
+    turns = len(matrices)
+    rays = (_Rays.of(matrices[min(number, turns - 1)].T, None, height, width) for number in range(len(result)))
+    for _ in _in_threads(draw, rays, height, width):
+        pass
 
 
-def _in_threads(draw, result: Tensor, turns: int) -> None:
-    """Calls draw(number, turn, rows) for blocks that make up the result."""
-    count, height, width = len(result), *result.shape[2:]
+def _in_threads(draw: Callable, rays: Iterable[_Rays], height: int, width: int) -> Iterator[list]:
+    """For each picture, what draw(number, its rays, rows) returns for the blocks that make it up."""
     step = max(1, _BLOCK // width)
-    blocks = [
-        (number, min(number, turns - 1), slice(top, min(top + step, height)))
-        for number in range(count)
-        for top in range(0, height, step)
-    ]
+    blocks = [slice(top, min(top + step, height)) for top in range(0, height, step)]
     inference = torch.is_inference_mode_enabled()  # which new threads do not know of
 
-    def guarded(block: tuple) -> None:
+    def guarded(number: int, some: _Rays, part: slice):
         with torch.inference_mode() if inference else torch.no_grad():
-            draw(*block)
+            return draw(number, some, part)
 
     with ThreadPoolExecutor(max(1, torch.get_num_threads())) as pool:
-        for _ in pool.map(guarded, blocks):  # raises what a block has raised
-            pass
-
-
-def _directions(
-    matrix: Tensor, fov: float | None, height: int, width: int, rows: slice
-) -> tuple[Tensor, Tensor, Tensor]:
-    """x, y and -z, float32 [h, width] each, of some rows' directions times a matrix.
-
-    Args:
-        matrix: float64 [3, 3].
-        fov: of a camera that has pixels of ``height`` and ``width``; None = they are a panorama's texels.
-    """
-    down, across = torch.arange(rows.start, rows.stop, dtype=torch.float64), torch.arange(width, dtype=torch.float64)
-    if fov is None:
-        latitude, longitude = (0.5 - (down + 0.5) / height) * math.pi, ((across + 0.5) / width - 0.5) * (2 * math.pi)
-        stretch, upwards = latitude.cos().float()[:, None], latitude.sin()
-        to_right, ahead = longitude.sin(), longitude.cos()
-    else:
-        step = 2 * math.tan(math.radians(fov) / 2) / width
-        to_right, upwards = (across - (width - 1) / 2) * step, ((height - 1) / 2 - down) * step
-    found = []
-    for sign, numbers in zip((1, 1, -1), matrix.tolist(), strict=True):
-        a, b, c = (sign * number for number in numbers)
-        if fov is None:
-            found.append(torch.addcmul((b * upwards).float()[:, None], stretch, (a * to_right - c * ahead).float()))
-        else:
-            found.append((a * to_right).float() + (b * upwards - c).float()[:, None])
-    return tuple(found)
+        for number, some in enumerate(rays):
+            yield list(pool.map(partial(guarded, number, some), blocks))  # raises what a block has raised
 
 
 def _grid(x: Tensor, y: Tensor) -> Tensor:
@@ -112,21 +154,18 @@ def _grid(x: Tensor, y: Tensor) -> Tensor:
     return torch.stack([x, y]).permute(1, 2, 0)[None]
 
 
-def _mend(panorama: Tensor, x: Tensor, y: Tensor, part: Tensor) -> None:
-    """Reads again what lies between the last column and the first, or beyond the middles of the rows at the poles.
+def _over_the_seam(panorama: Tensor, x: Tensor, y: Tensor) -> Tensor:
+    """What lies between the last column and the first, or beyond the middles of the rows at the poles.
 
     Args:
         panorama: float32 [C, H, W].
-        x, y: float32 [h, w], where ``part`` was read, in grid_sample's units.
-        part: float32 [C, h, w], written at these places.
+        x, y: float32 [N], in grid_sample's units.
+
+    Returns:
+        float32 [C, N].
     """
     height, width = panorama.shape[1:]
-    limits = 1 - 1 / width, 1 - 1 / height
-    ends = [torch.stack(some.aminmax()).abs().amax() for some in (x, y)]
-    if not any(float(end) > limit for end, limit in zip(ends, limits, strict=True)):
-        return
-    beyond = (x.abs() > limits[0]) | (y.abs() > limits[1])
-    across, down = ((x[beyond] + 1) * width - 1) / 2, ((y[beyond] + 1) * height - 1) / 2
+    across, down = ((x + 1) * width - 1) / 2, ((y + 1) * height - 1) / 2
     left, top = across.floor(), down.floor()
     total = 0.0
     for row, row_weight in ((top, 1 - (down - top)), (top + 1, down - top)):
@@ -135,4 +174,4 @@ def _mend(panorama: Tensor, x: Tensor, y: Tensor, part: Tensor) -> None:
         for column, column_weight in ((left, 1 - (across - left)), (left + 1, across - left)):
             column = (column.long() + torch.where(over, width // 2, 0)).remainder(width)
             total = total + panorama[:, row, column] * (row_weight * column_weight)
-    part[:, beyond] = total
+    return total

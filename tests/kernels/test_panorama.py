@@ -277,6 +277,21 @@ def test_exact_is_the_published_grid(yaw, pitch, fov, size):
 
 
 @pytest.mark.skipif(CUDA, reason="a CPU compares")
+def test_exact_panoramas_are_opencvs():
+    """What the published warp calls; before version 5 it rounds positions to 1/32 pixel."""
+    cv2 = pytest.importorskip("cv2")
+    view, slack = noise(1, 3, 32, 32), 1e-4 if int(cv2.__version__.split(".")[0]) >= 5 else 0.1
+    x, y, mask = published_panorama((32, 32), 72, 10, 90, 64, 128)
+    maps = (part.float().numpy() for part in (x, y))
+    theirs = cv2.remap(view[0].movedim(0, -1).contiguous().numpy(), *maps, cv2.INTER_CUBIC, borderMode=cv2.BORDER_WRAP)
+    ours, known = perspective_to_equirect(
+        view, *angles((72, 10, 0)), same(90, 1), 64, 128, mode="bicubic", convention=EXACT
+    )
+    assert torch.equal(known[0], mask.float())
+    torch.testing.assert_close(ours[0], torch.from_numpy(theirs).movedim(-1, 0) * mask, atol=slack, rtol=0)
+
+
+@pytest.mark.skipif(CUDA, reason="a CPU compares")
 def test_exact_views_are_kornias():
     remap = pytest.importorskip("kornia").geometry.transform.remap
     pano = noise(1, 3, 64, 128)
