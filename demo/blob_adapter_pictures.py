@@ -20,8 +20,8 @@ from demo.eval.layout_report import (
     ARMS,
     CFG,
     KIND,
-    MASKED_SCENE,
     PLAIN,
+    SCENE_FIRST,
     padded_captions,
     prompts_of,
     scenes_of,
@@ -30,7 +30,7 @@ from demo.media_pictures import MEDIA, sheet
 from demo.story_pictures import save
 
 SEED, COLUMNS, SHOWN = 841_000_011, 6, 3
-DRAWN = (PLAIN, MASKED_SCENE, ADAPTER)
+DRAWN = (PLAIN, SCENE_FIRST, ADAPTER)
 
 
 def layout_picture(ellipses: Tensor, present: Tensor) -> Tensor:
@@ -55,7 +55,8 @@ def main() -> None:
     prompts, captions = prompts_of(scenes, SEED), padded_captions(scenes)
     for name in DRAWN:
         arm = ARMS[name]
-        rows.append(models.draw(prompts[arm.prompt], captions, ellipses, present, SEED, arm, CFG))
+        given = (captions, ellipses, present, SEED, arm, CFG)
+        rows.append(models.draw(prompts[arm.prompt], *given, scenes=prompts["scene"]))
     Image.fromarray(sheet(torch.cat(rows), COLUMNS)).save(MEDIA / "layouts.webp", quality=85, method=6)
     print(f"layouts.webp: {(MEDIA / 'layouts.webp').stat().st_size / 1000:.0f} kB")
     told = ["layout", "prompt alone", "Apply Blobs", "with the adapter"]

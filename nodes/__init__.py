@@ -34,6 +34,7 @@ MODULES = (
     "blob_adapter",
     "panorama_model",
     "panorama_vae",
+    "panorama_preview",
     "demo_checkpoint",
 )
 

@@ -35,6 +35,9 @@ class Arm:
     prompt: str = "whole"
     """What the prompt tells: the "whole" picture, the "scene" alone (place and light), or "nothing"."""
 
+    scene_until: float = 0.0
+    """Until which part of the sampling the prompt tells the scene alone, whatever it tells afterwards."""
+
 
 class LayoutModels:
     """The image model with blob adapters.
@@ -79,6 +82,7 @@ class LayoutModels:
         *,
         steps: int = STEPS,
         batch: int = 256,
+        scenes: Sequence[str] | None = None,
     ) -> Tensor:
         """Pictures float32 [B, 3, 128, 128] in 0..1.
 
@@ -91,15 +95,17 @@ class LayoutModels:
             cfg: guidance; the negative prompt is empty and has no blobs.
             steps: of the sampler.
             batch: pictures at a time.
+            scenes: B sentences that tell the scene alone, for arms that begin with it.
         """
+        scenes = prompts if scenes is None else scenes
         generator = torch.Generator().manual_seed(seed)
         noise = torch.randn(len(prompts), 4, SIZE // 8, SIZE // 8, generator=generator)
         found = []
         for part in batches(len(prompts), batch):
             some = noise[part].to(self.device)
-            told = list(prompts[part])
+            told = list(prompts[part]), list(scenes[part])
             layouts = list(zip(captions[part], ellipses[part].cpu(), present[part].cpu(), strict=True))
-            found.append(self.image.decode(self._sample(some, told, layouts, arm, cfg, steps)))
+            found.append(self.image.decode(self._sample(some, *told, layouts, arm, cfg, steps)))
         return torch.cat(found)
 
     def _texts(self, prompts: list[str], layouts: list, arm: Arm) -> tuple[Tensor, list]:
@@ -121,18 +127,24 @@ class LayoutModels:
         states, texts = zip(*(blob_text(*some, settings, pad_to=rows) for some in given), strict=True)
         return torch.stack(states).to(self.device, self.image.working), list(texts)
 
-    def _sample(self, noise: Tensor, prompts: list[str], layouts: list, arm: Arm, cfg: float, steps: int) -> Tensor:
+    def _sample(
+        self, noise: Tensor, prompts: list[str], scenes: list[str], layouts: list, arm: Arm, cfg: float, steps: int
+    ) -> Tensor:
         from papernodes.patches.blob_adapter import AdapterPatch
         from papernodes.patches.blobs import options_with_blobs
 
         image, count = self.image, noise.shape[0]
-        texts = None
-        if arm.rules is None:
-            positive = image.encode_prompts(prompts)
-        else:
-            positive, texts = self._texts(prompts, layouts, arm)
-        unwanted = image.encode_prompts([""]).repeat(1, positive.shape[1] // PROMPT_ROWS, 1).expand_as(positive)
-        both = torch.cat((positive, unwanted))
+        empty = image.encode_prompts([""])
+
+        def with_negative(told: list[str]) -> tuple[Tensor, list | None]:
+            positive, texts = (
+                (image.encode_prompts(told), None) if arm.rules is None else self._texts(told, layouts, arm)
+            )
+            unwanted = empty.repeat(1, positive.shape[1] // PROMPT_ROWS, 1).expand_as(positive)
+            return torch.cat((positive, unwanted)), texts
+
+        later_on = with_negative(prompts)
+        at_first = with_negative(scenes) if arm.scene_until else later_on
         plain: dict = {}
         if arm.adapter is not None:
             plain = {"patches": {"middle_patch": [AdapterPatch(self.adapters[arm.adapter], 1.0)]}}
@@ -143,6 +155,7 @@ class LayoutModels:
             scaled = (x / (now * now + 1) ** 0.5).repeat(2, 1, 1, 1).to(image.working)
             times = torch.full((2 * count,), time, device=self.device)
             options = dict(plain)
+            both, texts = at_first if number / steps < arm.scene_until else later_on
             if texts is not None:
                 rows = [*texts, *[None] * count]
                 options = options_with_blobs(

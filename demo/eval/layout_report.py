@@ -41,6 +41,7 @@ LEAK_BAR = 0.5
 
 PLAIN = "prompt alone"
 MASKED, MASKED_SCENE = "masked, no training", "masked, no training, the prompt tells the scene alone"
+SCENE_FIRST = "masked, no training, the scene alone at first, places attend to their own blob"
 THREE_DIS = "3dis rules, no training"
 ADAPTER, BOTH = "adapter", "adapter, masked as well"
 WANTED, ELSEWHERE = "rendered", "rendered, the same things elsewhere"
@@ -52,6 +53,9 @@ ARMS = {
         "masked", settings=(("self_attention", True), ("first_blocks", 10), ("self_end", 0.3))
     ),
     MASKED_SCENE: Arm("masked", prompt="scene"),
+    SCENE_FIRST: Arm(
+        "masked", settings=(("self_attention", True), ("first_blocks", 0), ("self_end", 0.2)), scene_until=0.3
+    ),
     THREE_DIS: Arm("3dis", settings=(("first_blocks", 10), ("self_end", 0.5))),
     ADAPTER: Arm("none", ""),
     BOTH: Arm("masked", ""),
@@ -110,7 +114,13 @@ def measure(models: LayoutModels, reader, arguments, seeds: list[int], say) -> t
         drawn = {WANTED: rendered(scenes), ELSEWHERE: rendered(elsewhere)}
         for name, arm in arms.items():
             drawn[name] = models.draw(
-                prompts[arm.prompt], *given, arm, arguments.cfg, steps=arguments.steps, batch=arguments.batch
+                prompts[arm.prompt],
+                *given,
+                arm,
+                arguments.cfg,
+                steps=arguments.steps,
+                batch=arguments.batch,
+                scenes=prompts["scene"],
             )
             say(f"seed {seed}: {name}")
         for name, pictures in drawn.items():

@@ -64,6 +64,11 @@ class Arm:
     place: float = 0.0
     """Until which part of the sampling the prompt tells no more than the place and the light."""
 
+    later: Mapping[str, object] | None = None
+    """Fields of BlobSettings from ``end`` to ``later_end``; None = no blobs there."""
+
+    later_end: float = 1.0
+
 
 ARMS = {
     PLAIN: Arm(),
@@ -144,14 +149,16 @@ class LayoutVideo:
             found.append(self.models.decode(self._sample(noise[part].to(self.device), *given, arm, cfg)))
         return torch.cat(found)
 
-    def _texts(self, prompts, captions_, ellipses, present, arm: Arm) -> tuple[Tensor, list]:
+    def _texts(self, prompts, captions_, ellipses, present, fields: Mapping[str, object]) -> tuple[Tensor, list]:
         from papernodes.patches.blobs import BlobSettings, blob_text
 
-        settings, given = BlobSettings(**arm.settings), []
+        settings, given = BlobSettings(**fields), []
         for states, texts, shapes, there in zip(
             self.models.networks.encode_text(prompts), captions_, ellipses, present, strict=True
         ):
             anchors = [[(0, some)] for some in self.caption_states(texts)]
+            if settings.rules == "none":  # captions would be seen by all
+                anchors = [[] for _ in texts]
             count = len(texts)
             given.append((states, anchors, (shapes[:, :count], there[:, :count]), settings))
         rows = -(-max(blob_text(*some)[1].length for some in given) // 8) * 8
@@ -163,10 +170,13 @@ class LayoutVideo:
 
         encode, sigmas = self.models.networks.encode_text, self.models.sigmas.tolist()
         plain, empty, cache = encode(prompts), encode([""]), {}
-        told = place = None
+        blobs = (captions_, ellipses, present)
+        told = place = after = None
         if arm.settings is not None:
-            told = self._texts(prompts, captions_, ellipses, present, arm)
-            place = self._texts(places, captions_, ellipses, present, arm)
+            told = self._texts(prompts, *blobs, arm.settings)
+            place = self._texts(places, *blobs, arm.settings)
+        if arm.later is not None:
+            after = self._texts(prompts, *blobs, arm.later)
         x = noise * sigmas[0]
 
         def velocity(context: Tensor, sigma: float, options: dict) -> Tensor:
@@ -180,6 +190,9 @@ class LayoutVideo:
             progress, options, context = step / (len(sigmas) - 1), {}, plain
             if told is not None and progress < arm.end:
                 context, texts = place if progress < arm.place else told
+                options = options_with_blobs(texts, {}, self.network, x.shape, progress=progress, cache=cache)
+            elif after is not None and progress < arm.later_end:
+                context, texts = after
                 options = options_with_blobs(texts, {}, self.network, x.shape, progress=progress, cache=cache)
             wanted = velocity(context, now, options)
             other = velocity(empty.expand_as(plain), now, {})
@@ -337,6 +350,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=85, help="clips a row and seed, with two characters each")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--first-seed", type=int, default=0, help="of those, beyond the report's own")
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--steps", type=int, default=STEPS)
     parser.add_argument("--batch", type=int, default=32, help="clips at a time")
@@ -358,7 +372,8 @@ def main() -> None:
     arms = dict(ARMS)
     if arguments.arms:
         for name, settings in json.loads(arguments.arms.read_text(encoding="utf-8")).items():
-            arms[name] = Arm(settings, settings.pop("end", 1.0), settings.pop("place", 0.0))
+            rest = {key: settings.pop(key) for key in ("end", "place", "later", "later_end") if key in settings}
+            arms[name] = Arm(settings, **rest)
 
     def say(text: str) -> None:
         print(f"[{time.monotonic() - begin:6.1f} s] {text}", flush=True)
@@ -370,7 +385,7 @@ def main() -> None:
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU",
         **{name: getattr(arguments, name) for name in ("n", "seeds", "cfg", "steps")},
     }
-    seeds = [FIRST_SEED + 10 * seed for seed in range(arguments.seeds)]
+    seeds = [FIRST_SEED + arguments.first_seed + 10 * seed for seed in range(arguments.seeds)]
     found, shown = measure(model, NetworkReader(device=device), arguments, seeds, arms, say)
     content["table"] = summary(found)
     content["seconds"] = round(time.monotonic() - begin)

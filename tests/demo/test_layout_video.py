@@ -125,8 +125,8 @@ def test_the_report_is_of_these_files_and_says_that_layouts_are_followed():
     assert content["checkpoints"] == file_hashes(CHECKPOINTS, FILES) and content["readers"] == frozen.current()
     assert markdown(content) == (REPORTS / "layout_video.md").read_text(encoding="ascii")
     table = content["table"]
-    assert set(table) == {RENDERED, *ARMS} and content["seeds"] >= 3
+    assert set(table) == {RENDERED, *ARMS} and content["seeds"] >= 3 and content["n"] * content["seeds"] >= 255
     for name in (APART, THREE_DIS):
-        assert table[name]["gain"]["low"] > 0.05 and table[name]["same way"]["low"] > 0.3
-    assert table[APART]["overlap"]["value"] > table[MASKED]["overlap"]["value"]
-    assert table[APART]["colour change, ratio"]["value"] < 1
+        assert table[name]["gain"]["low"] > 0.1 and table[name]["same way"]["low"] > 0.5
+        assert table[name]["overlap"]["low"] > table[MASKED]["overlap"]["high"]
+        assert table[name]["colour change, ratio"]["high"] < 1

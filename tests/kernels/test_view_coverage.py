@@ -30,7 +30,7 @@ def test_what_is_left_out_is_named():
     yaw, pitch = rings(8, 90, 0.0, (0,))
     bands = uncovered(yaw, pitch, 90)
     assert bands == [(-90, -bands[1][0]), (bands[1][0], 90)] and 40 < bands[1][0] < 45  # atan(cos 22.5) = 42.7
-    with pytest.raises(ValueError, match="8 views of 90 degrees do not see the whole sphere: .* -90 to -4"):
+    with pytest.raises(ValueError, match=r"8 views of 90 degrees do not see the whole sphere: .* -90 to -4"):
         check_coverage(yaw, pitch, 90)
     six = torch.tensor([0.0, 90, 180, -90, 0, 0]), torch.tensor([0.0, 0, 0, 0, 90, -90])
     assert uncovered(*six, 90) == [] and uncovered(*six, 89) != []
