@@ -28,9 +28,9 @@ class Arm:
     picture's size).
     """
 
-    count: int = 4
-    fov: float = 90.0
-    pitches: tuple[float, ...] = (60.0, 0.0, -60.0)
+    count: int = 3
+    fov: float = 100.0
+    pitches: tuple[float, ...] = (50.0, 0.0, -50.0)
     columns: int = 16
     sharpness: float = 4.0
     pictures: bool = True
@@ -169,9 +169,8 @@ def rendered_views(pictures: Tensor, arm: Arm, height: int) -> Tensor:
     return fusion.place(by_view, slice(0, views))
 
 
-def ring_yaws(arm: Arm) -> dict[float, list[float]]:
-    """Pitch of each ring -> where its views look."""
-    views, found = views_of(arm), {}
-    for yaw, pitch in zip(views.yaw.tolist(), views.pitch.tolist(), strict=True):
-        found.setdefault(pitch, []).append(yaw)
-    return found
+def ring_yaws(arm: Arm, pitch: float) -> list[float]:
+    """Where the views of the ring nearest to an elevation look."""
+    views = views_of(arm)
+    nearest = min(views.pitch.tolist(), key=lambda one: abs(one - pitch))
+    return [yaw for yaw, own in zip(views.yaw.tolist(), views.pitch.tolist(), strict=True) if own == nearest]

@@ -22,7 +22,7 @@ from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
 from demo.eval.image_report import CFG, REPORTS
 from demo.eval.network_reader import NetworkReader
 from demo.eval.panorama_measures import cell_changes, seam_changes, shown_right, there_right
-from demo.eval.panorama_models import Arm, draw, look, rendered_views, ring_yaws
+from demo.eval.panorama_models import Arm, draw, look, rendered_views, ring_yaws, views_of
 from demo.eval.reading import CHANCE
 from demo.eval.video_measures import difference_interval, mean_interval, ratio_interval
 from demo.training_drawings import save_grid
@@ -34,6 +34,9 @@ from demo.world.scene import Scenes, draw_scenes
 FIRST_SEED, TUNING_SEED = 910_000_000, 920_000_000
 SEAM_HEIGHT, VIEWS_HEIGHT = 24, 32
 """Latents: panoramas of 192 x 384 and of 256 x 512 pixels."""
+
+ELEVATIONS = (60.0, 0.0, -60.0)
+"""Degrees at which panoramas are looked at."""
 
 WITHOUT_BAR, WITH_BAR = 2.0, 1.2
 KEPT_BAR, KEPT_GAIN = 0.5, 0.1
@@ -58,10 +61,11 @@ TUNING = {
     VIEWS: ARMS[VIEWS],
     **{f"sharpness {value:g}": replace(ARMS[VIEWS], sharpness=value) for value in (1.0, 8.0, 16.0)},
     "16 views": replace(ARMS[VIEWS], count=0, pitches=()),
-    "fov 100": replace(ARMS[VIEWS], fov=100.0),
-    "5 of 85": replace(ARMS[VIEWS], fov=85.0, count=5),
-    "pitches 50": replace(ARMS[VIEWS], pitches=(50.0, 0.0, -50.0)),
-    "3 of 110": replace(ARMS[VIEWS], count=3, fov=110.0, pitches=(55.0, 0.0, -55.0)),
+    "4 of 90 at 60": replace(ARMS[VIEWS], count=4, fov=90.0, pitches=(60.0, 0.0, -60.0)),
+    "4 of 90 at 50": replace(ARMS[VIEWS], count=4, fov=90.0),
+    "3 of 110 at 55": replace(ARMS[VIEWS], fov=110.0, pitches=(55.0, 0.0, -55.0)),
+    "6 of 120": replace(ARMS[VIEWS], fov=120.0, pitches=(45.0, -45.0)),
+    "24 columns": replace(ARMS[VIEWS], columns=24),
 }
 
 
@@ -85,7 +89,8 @@ def scene_prompts(scenes: Scenes) -> list[str]:
 def read_views(panoramas: Tensor, scenes: Scenes, reader, arm: Arm, device: torch.device) -> dict[str, Tensor]:
     """Row -> float32 [B], the share of a panorama's views at an elevation that show what was asked for."""
     rows = {}
-    for pitch, yaws in ring_yaws(arm).items():
+    for pitch in ELEVATIONS:
+        yaws = ring_yaws(arm, pitch)
         asked = {name: getattr(scenes, name)[:, 0].cpu().repeat_interleave(len(yaws)) for name in ("shape", "colour")}
         parts = [reader.read(look(part.to(device), yaws, pitch)) for part in panoramas.split(64)]
         for name, wanted in asked.items():
@@ -130,7 +135,7 @@ def measure_views(models, reader, arms: dict[str, Arm], arguments, seeds, say) -
             drawn[name] = draw(models, *given, steps=arguments.steps, batch=arguments.batch)
             say(f"seed {seed}: {name}")
         known = arms[VIEWS]
-        views = sum(len(yaws) for yaws in ring_yaws(known).values())
+        views = len(views_of(known).yaw)
         flat = render(scenes.to(device), 128, 128).frames[:, 0].repeat_interleave(views, 0)
         drawn[WANTED] = torch.cat([rendered_views(some, known, VIEWS_HEIGHT).cpu() for some in flat.split(views * 32)])
         for name, pictures in drawn.items():
