@@ -50,6 +50,7 @@ STAND_INS = {
     "blob_layout_flux": "demo_blob_layout",
     "blob_layout_gligen": "demo_blob_layout",
     "blob_video_wan": "demo_blob_video",
+    "panorama_sdxl": "demo_panorama",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
