@@ -213,6 +213,13 @@ def seen_from_within(panorama):
 
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
+    import numpy
+
+    if name == "demo_panorama":  # turned by half, so that its edges meet in the middle
+        panorama = pictures["Save pictures of the panorama"][0]
+        return slices([numpy.roll(panorama, panorama.shape[1] // 2, 1)])
+    if name == "demo_panorama_views":
+        return slices([pictures["Save pictures of the panorama"][0]])
     if "Save pictures of the panorama" in pictures:
         return seen_from_within(pictures["Save pictures of the panorama"][0])
     if "Save pictures of light" in pictures:
