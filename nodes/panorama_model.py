@@ -5,9 +5,10 @@ from __future__ import annotations
 from comfy_api.latest import io
 
 from ..kernels.view_coverage import MOST_VIEWS, NARROWEST, WIDEST, check_coverage, rings
+from ..kernels.view_fusion import SMALLEST, Views
 from ..patches.panorama_model import METHODS, Panorama, with_panorama
 from ..patches.panorama_padding import POLES
-from ..patches.panorama_views import SMALLEST, PanoramaGuider, Views
+from ..patches.panorama_views import PanoramaGuider
 from .panorama_vae import check_vae
 from .sockets import CATEGORY_PANORAMA, check_choice, check_range
 

@@ -77,6 +77,7 @@ NODE_IDS = [
     "PaperNodes_PanoramaViews",
     "PaperNodes_PanoramaVAEEncode",
     "PaperNodes_PanoramaVAEDecode",
+    "PaperNodes_PanoramaPreview",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from papernodes.kernels.panorama import equirect_to_perspective
 from papernodes.kernels.view_coverage import rings
+from papernodes.kernels.view_fusion import ViewFusion, Views
 from papernodes.nodes.demo_checkpoint import DemoCheckpoint
-from papernodes.patches import panorama_views
 from papernodes.patches.panorama_model import Panorama, with_panorama
-from papernodes.patches.panorama_views import PanoramaGuider, ViewFusion, Views
+from papernodes.patches.panorama_views import PanoramaGuider
 from tiny_models import tiny_conditioning, tiny_model
 
 
@@ -129,4 +129,4 @@ def test_what_cannot_be_is_said():
     for shape in ((1, 4, 8, 8), (1, 4, 16)):
         with pytest.raises(ValueError, match="twice as wide as high"):
             sample(model, guider, tiny_conditioning("sd15"), shape)
-    assert panorama_views.Views(torch.zeros(1), torch.zeros(1), 90.0).columns_for(128) == 32
+    assert Views(torch.zeros(1), torch.zeros(1), 90.0).columns_for(128) == 32

@@ -60,6 +60,8 @@ EXPECTED: dict[str, dict[str, int]] = {
     "demo_manga_ninja": {"Save coloured pictures": 1},
     "demo_motion_transfer": {"Save flow picture": 48, "Save noise picture": 5, "Save video": 17},
     "demo_orbiting_light": {"Save relit pictures": 16},
+    "demo_panorama": {"Save pictures of the panorama": 1},
+    "demo_panorama_views": {"Save pictures of the panorama": 1},
     "demo_planned_layout": {"Save pictures": 1, "Save pictures of blobs": 1},
     "demo_relight_background": {"Save relit pictures": 1},
     "demo_text_to_image": {"Save pictures": 1},
