@@ -106,7 +106,7 @@ def random_call(device: torch.device, dtype: torch.dtype, network: nn.Module, ro
 @torch.no_grad()
 def run(device: torch.device, tiny: bool) -> lib.Table:
     """The table."""
-    from papernodes.patches.imagine360 import PART, model_of
+    from papernodes.networks.imagine360 import PART, held_numbers
 
     from .published_imagine360 import PublishedImagine360
 
@@ -117,7 +117,8 @@ def run(device: torch.device, tiny: bool) -> lib.Table:
     weights = sum(value.numel() * value.element_size() for value in network.state_dict().values())
     call = random_call(device, dtype, network, 2, frames, side)
     published = PublishedImagine360(network)
-    estimate = model_of(network).model.to(device).memory_required([2, 1, sum(one[0].numel() for one in call[0])])
+    places = sum(latent.numel() for latent in call[0]) / unet["out_channels"]
+    estimate = held_numbers(unet, places, PART) * call[0][0].element_size()
     table = lib.Table(
         name=f"imagine360-{device.type}",
         title=f"Imagine360, a step of {frames} frames with 20 views, {16 * side} x {32 * side}, {device.type.upper()}",

@@ -5,9 +5,10 @@ import comfy.samplers
 import panorama_models as small
 import pytest
 import torch
+from papernodes.networks.imagine360 import kept_channels
 from papernodes.networks.imagine360_layout import Training
 from papernodes.patches import imagine360
-from papernodes.patches.imagine360 import Draws, Imagine360ModelError, kept_channels
+from papernodes.patches.imagine360 import Draws, Imagine360ModelError
 
 DRAWS = Draws(7)
 
