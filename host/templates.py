@@ -244,16 +244,14 @@ def draw_thumbnail(name: str, pictures: dict):
             return slices([asked[0], asked[-1]])
         return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
     if "Save pictures of views" in pictures:
-        panorama, views = (pictures[f"Save {what}"] for what in ("panorama pictures", "pictures of views"))
-        return one_above_others(panorama[0], [views[len(views) * part // 4] for part in (1, 2, 3)])
+        views = pictures["Save pictures of views"]
+        below = [views[len(views) * part // 4] for part in (1, 2, 3)]
+        return one_above_others(pictures["Save panorama pictures"][0], below)
     if "Save repaired pictures" in pictures:
         return slices([pictures[title][0] for title in ("Save seam pictures", "Save repaired pictures")])
     if "Save elevation pictures" in pictures:
         clips = [pictures[f"Save {what} pictures"] for what in ("tilted", "elevation", "level")]
         return slices([clip[0] for clip in clips])
-        views = pictures["Save pictures of views"]
-        below = [views[len(views) * part // 4] for part in (1, 2, 3)]
-        return one_above_others(pictures["Save panorama pictures"][0], below)
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

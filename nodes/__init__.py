@@ -40,9 +40,6 @@ MODULES = (
     "imagine360_loader",
     "panorama_model",
     "panorama_vae",
-    "panorama_model",
-    "panorama_vae",
-    "panorama_preview",
     "demo_checkpoint",
 )
 

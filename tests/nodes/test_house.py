@@ -77,7 +77,6 @@ NODE_IDS = [
     "PaperNodes_PanoramaViews",
     "PaperNodes_PanoramaVAEEncode",
     "PaperNodes_PanoramaVAEDecode",
-    "PaperNodes_PanoramaPreview",
     "PaperNodes_DemoCheckpoint",
 ]
 
