@@ -50,6 +50,7 @@ STAND_INS = {
     "blob_layout_flux": "demo_blob_layout",
     "blob_layout_gligen": "demo_blob_layout",
     "blob_video_wan": "demo_blob_video",
+    "panorama_sdxl": "demo_panorama",
 }
 """A template that makes nothing without published weights -> the one whose thumbnail it shows."""
 
@@ -223,6 +224,13 @@ def seen_from_within(panorama):
 
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
+    import numpy
+
+    if name == "demo_panorama":  # turned by half, so that its edges meet in the middle
+        panorama = pictures["Save pictures of the panorama"][0]
+        return slices([numpy.roll(panorama, panorama.shape[1] // 2, 1)])
+    if name == "demo_panorama_views":
+        return slices([pictures["Save pictures of the panorama"][0]])
     if "Save pictures of the panorama" in pictures:
         return seen_from_within(pictures["Save pictures of the panorama"][0])
     if "Save pictures of what is known" in pictures:

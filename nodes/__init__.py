@@ -38,6 +38,8 @@ MODULES = (
     "elevation_track",
     "imagine360_conditioning",
     "imagine360_loader",
+    "panorama_model",
+    "panorama_vae",
     "demo_checkpoint",
 )
 

@@ -62,7 +62,7 @@ def conds_of(conditioning):
 
 
 def known_texels(pitch, aspect=1.0, height=128):
-    """By spec 5.1.2: both ends of the grid inclusive, the camera's height by angle."""
+    """By Imagine360's grids: both ends of the grid inclusive, the camera's height by angle."""
     longitude = torch.linspace(-180, 180, 2 * height, dtype=torch.float64).deg2rad()
     latitude = torch.linspace(90, -90, height, dtype=torch.float64).deg2rad()[:, None]
     ahead, up = latitude.cos() * longitude.cos(), latitude.sin().expand(-1, 2 * height)

@@ -32,7 +32,7 @@ def test_views_see_the_noise_of_the_panorama(seed):
     assert torch.equal(panorama, comfy.sample.prepare_noise(torch.zeros(1, 4, 2, 16, 32), seed))
     assert panorama.dtype == views.dtype == torch.float32 and views.shape == (1, 4, 40, 8, 8)
     assert abs(float(views.std()) - 1) < 0.1
-    # By spec 5.1.2: rays through a plane, both ends on its edge, turned; the texel whose middle is nearest.
+    # By Imagine360's grids: rays through a plane, both ends on its edge, turned; the texel whose middle is nearest.
     view, frame = 8, 1
     yaw, pitch = torch.deg2rad(torch.tensor(CAMERAS[view][:2], dtype=torch.float64))
     plane = torch.linspace(-1, 1, 8, dtype=torch.float64)
