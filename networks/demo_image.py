@@ -56,16 +56,17 @@ TEXT_CONFIG = {
 }
 
 
-def unet_operations(base: type) -> type:
-    """One of ComfyUI's namespaces of layers, with GroupNorm of 8 groups whatever number is asked for.
+def unet_operations(base: type, groups: int = GROUPS) -> type:
+    """One of ComfyUI's namespaces of layers, with GroupNorm of so many groups whatever number is asked for.
 
     Args:
         base: such as comfy.ops.disable_weight_init or comfy.ops.manual_cast.
+        groups: the demonstration's 8 where left out.
     """
 
     class GroupNorm(base.GroupNorm):
         def __init__(self, num_groups, num_channels, *args, **kwargs):
-            super().__init__(GROUPS, num_channels, *args, **kwargs)
+            super().__init__(groups, num_channels, *args, **kwargs)
 
     return type("DemoOperations", (base,), {"GroupNorm": GroupNorm})
 

@@ -130,13 +130,14 @@ class TemporalTransformer(nn.Module):
         self.transformer_blocks = nn.ModuleList(TemporalBlock(sizes, **options) for _ in range(sizes.blocks))
         self.proj_out = operations.Linear(width, width, **layer)
 
-    def forward(self, x: Tensor, frames: int, scale: float = 1.0) -> Tensor:
+    def forward(self, x: Tensor, frames: int, scale: float = 1.0, tracks: int | None = None) -> Tensor:
         """Frames that know of each other.
 
         Args:
             x: ``[clips * frames, C, H, W]``, C the module's width; computed in its dtype.
             frames: of each clip, 1 to ``sizes.positions``.
             scale: how much of what the module adds is added.
+            tracks: how many places are computed at a time, which bounds the memory; None = all.
 
         Returns:
             Shape and dtype of ``x``.
@@ -149,10 +150,19 @@ class TemporalTransformer(nn.Module):
                 f"a clip of {frames} frames, and the motion modules know {self.sizes.positions} positions; "
                 "set a context length of at most that"
             )
-        inner = self.proj_in(tracks_of(self.norm(x), frames))
+        places = tracks_of(self.norm(x), frames)
+        if tracks is None or tracks >= len(places):
+            moved = self._along(places)
+        else:
+            moved = torch.cat([self._along(part) for part in places.split(max(1, tracks))])
+        return torch.add(x, pictures_of(moved, *x.shape[2:]), alpha=scale)
+
+    def _along(self, places: Tensor) -> Tensor:
+        """``[tracks, F, C]`` -> what is added to each."""
+        inner = self.proj_in(places)
         for block in self.transformer_blocks:
             inner = block(inner)
-        return torch.add(x, pictures_of(self.proj_out(inner), *x.shape[2:]), alpha=scale)
+        return self.proj_out(inner)
 
 
 class MotionNetwork(nn.Module):
@@ -210,9 +220,9 @@ def read_motion(
     weights = _own_names(name, state)
     layout = {}
     for key in weights:
-        place, _ = _parted(key)
+        place, _ = parted(key)
         if place not in layout:
-            layout[place] = _sizes(name, place, weights, groups)
+            layout[place] = sizes_of(name, place, weights, groups)
     layout = dict(sorted(layout.items()))
     dtype = next(iter(weights.values())).dtype
     network = MotionNetwork(layout, groups, dtype=dtype, device="meta", operations=operations)
@@ -256,7 +266,7 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
         raise MotionFileError(f"{name} holds more than motion modules: {some(other)}. Use {FILES}.")
     found = {}
     for key, value in plain.items():
-        place, inner = _parted(key)
+        place, inner = parted(key)
         if inner.startswith(_INNER):
             found[key] = value
             continue
@@ -271,13 +281,18 @@ def _own_names(name: str, state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return found
 
 
-def _parted(key: str) -> tuple[Place, str]:
-    """Where a weight's module belongs, and the weight's name within it."""
+def is_motion(key: str) -> bool:
+    """Whether a name is a motion module's weight in AnimateDiff's layout."""
+    return _NAME.fullmatch(key) is not None and _INNER in key
+
+
+def parted(key: str) -> tuple[Place, str]:
+    """Where a weight's module belongs, and the weight's name within it; of names under AnimateDiff's."""
     side, level, number, inner = _NAME.fullmatch(key).groups()
     return Place(side or "mid", int(level or 0), int(number)), inner
 
 
-def _sizes(name: str, place: Place, weights: Mapping[str, Tensor], groups: int) -> ModuleSizes:
+def sizes_of(name: str, place: Place, weights: Mapping[str, Tensor], groups: int) -> ModuleSizes:
     """A module's sizes from its weights."""
     module = f"{place.name}.{_INNER}"
     inner = [key for key in weights if key.startswith(module)]

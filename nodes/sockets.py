@@ -12,6 +12,7 @@ from ..kernels.blob_layout import BlobLayout
 from ..kernels.flow import Flow
 from ..kernels.matched_points import MatchedPoints
 from ..kernels.schedule import Schedule
+from ..networks.sam_encoder import SamEncoder
 from ..patches.latent_layout import BATCH_4D, LAYOUTS_5D
 
 CATEGORY_FLOW = "papernodes/go-with-the-flow"
@@ -19,6 +20,7 @@ CATEGORY_STORY = "papernodes/one-prompt-one-story"
 CATEGORY_LIGHT = "papernodes/relighting"
 CATEGORY_COLOUR = "papernodes/manganinja"
 CATEGORY_BLOBS = "papernodes/blob layouts"
+CATEGORY_PANORAMA = "papernodes/panorama"
 MAX_SEED = 2**64 - 1
 
 PnFlow = io.Custom("PN_FLOW")
@@ -32,6 +34,9 @@ PnBlobs = io.Custom("PN_BLOBS")
 
 PnMangaNinja = io.Custom("PN_MANGANINJA")
 """Value: ``networks.manga_ninja.MangaNinja``, the UNet that sees a reference and the point net."""
+
+PnImageEncoder = io.Custom("PN_IMAGE_ENCODER")
+"""Value: a ModelPatcher around ``networks.sam_encoder.SamEncoder``, features of pictures."""
 
 
 class NothingThere:
@@ -95,6 +100,19 @@ def check_blobs(value: object, name: str = "blobs") -> BlobLayout:
         raise ValueError(
             f"'{name}' holds a {type(value).__name__}; connect the blobs output of Blob Layout, Blobs From Masks or "
             "Plan Blobs."
+        )
+    return value
+
+
+def check_image_encoder(value: object, name: str = "image_encoder") -> object:
+    """The ModelPatcher of an image encoder on a socket.
+
+    Raises:
+        ValueError: something else, which another pack may have put on a socket of the same name.
+    """
+    if not isinstance(getattr(value, "model", None), SamEncoder):
+        raise ValueError(
+            f"'{name}' holds a {type(value).__name__}; connect the image_encoder output of Imagine360 Loader."
         )
     return value
 

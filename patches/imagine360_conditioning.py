@@ -1,0 +1,152 @@
+"""What Imagine360's network is told: what of the panorama is known, in it and in the views of it, and from where.
+
+Tan et al.: Imagine360: Immersive 360 Video Generation from Perspective Anchor, 2024. Each frame of a clip is laid into
+a panorama where its camera looked; the rest is grey. Both branches get that beside their noise, as latents with a mask.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import comfy.conds
+import comfy.latent_formats
+import comfy.model_management
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..kernels.anchor_view import anchor_pictures, largest_rectangles, relative_positions
+from ..kernels.panorama import perspective_to_equirect
+from .panorama_latent import EXACT, Camera, views_of
+
+AT_ONCE = 4
+"""Frames that are worked on together."""
+
+FACTOR = 8
+"""Pixels for each latent."""
+
+_GREY = 0.5
+_COVERAGE = (64, 128)
+
+
+@dataclass(frozen=True)
+class Outpainting:
+    """A clip as Imagine360's two branches get it."""
+
+    panorama: Tensor
+    """float32 [1, 5, F, H, W]: where to generate (1), and latents of what is known, scaled as the UNet sees them."""
+
+    views: Tensor
+    """float32 [1, 5, V * F, h, w], view by view."""
+
+    anchors: Tensor
+    """float32 [F, h, w, 3], 0..1: the largest known rectangle of each frame's panorama, in pixels of a view's size."""
+
+    positions: Tensor
+    """float32 [1, F, 6], see kernels/anchor_view.py."""
+
+
+def spread_frames(held: int, wanted: int) -> Tensor:
+    """Numbers of the frames that are taken of a clip: every k-th, with the largest k that leaves as many as wanted.
+
+    Raises:
+        ValueError: the clip has fewer.
+    """
+    if held < wanted:
+        raise ValueError(f"{held} frames, and {wanted} are wanted")
+    return torch.arange(wanted) * (held // wanted)
+
+
+def seen_of_sphere(cameras: Sequence[Camera]) -> float:
+    """The part of all directions that cameras with square pictures see together, 0..1."""
+    yaw, pitch, fov = torch.tensor(cameras, dtype=torch.float64).unbind(1)
+    picture = torch.ones(1, 1, 2, 2)
+    _, known = perspective_to_equirect(
+        picture, yaw, pitch, torch.zeros_like(yaw), fov, *_COVERAGE, mode="nearest", convention=EXACT
+    )
+    latitude = torch.linspace(torch.pi / 2, -torch.pi / 2, _COVERAGE[0])[:, None]
+    weight = latitude.cos().clamp_min(1e-6).expand(_COVERAGE)
+    return float((known.amax(0) * weight).sum() / weight.sum())
+
+
+def outpainting(
+    frames: Tensor,
+    pitch: Tensor,
+    fov: float,
+    cameras: Sequence[Camera],
+    height: int,
+    encode: Callable[[Tensor], Tensor],
+    *,
+    on_part: Callable[[int], None] | None = None,
+) -> Outpainting:
+    """Lays a clip into panoramas and encodes them and their views, a few frames at a time.
+
+    Args:
+        frames: float32 [F, H, W, 3], 0..1, on any device.
+        pitch: [F], degrees, above 0 where the camera looks up.
+        fov: of the clip, horizontal, degrees.
+        cameras: of the views.
+        height: of the panorama, pixels, a multiple of 2 * FACTOR; it is twice as wide, and views are half as high.
+        encode: pictures [B, H, W, 3], 0..1, to latents [B, 4, H / FACTOR, W / FACTOR], as the VAE gives them.
+        on_part: called with the number of frames before each part; may raise to stop.
+
+    Raises:
+        ValueError: nothing of a panorama is known; fields of view that cannot be.
+    """
+    device, edge = comfy.model_management.get_torch_device(), height // 2
+    zeros, fovs = torch.zeros(len(frames)), torch.full((len(frames),), float(fov))
+    # The anchor is cut for a square view, whatever the clip's aspect.
+    different, which = pitch.unique(return_inverse=True)
+    blank, ones = torch.ones(1, 1, 2, 2), torch.ones(len(different))
+    _, square = perspective_to_equirect(
+        blank, 0 * ones, different, 0 * ones, fov * ones, height, 2 * height, mode="nearest", convention=EXACT
+    )
+    rectangles = largest_rectangles(square)[which]
+    panoramas, views, anchors = [], [], []
+    for part in torch.arange(len(frames)).split(AT_ONCE):
+        if on_part is not None:
+            on_part(len(part))
+        pictures = frames[part].movedim(-1, 1).to(device)
+        camera = (zeros[part], pitch[part], zeros[part], fovs[part])
+        laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
+        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[part], edge, edge).movedim(1, -1)))
+        known = known[:, None]
+        laid = torch.where(known > 0.5, laid.clamp(0, 1), _GREY)
+        panoramas.append(_masked_latents(laid, known, encode))
+        both = torch.cat([laid, known], 1).transpose(0, 1)[None]
+        seen = views_of(both, cameras, edge, edge, "bilinear")[0].transpose(0, 1)
+        known = (seen[:, 3:] > 0.5).float()
+        seen = torch.where(known > 0.5, seen[:, :3], _GREY)
+        views.append(_masked_latents(seen, known, encode).unflatten(0, (len(cameras), len(part))))
+    return Outpainting(
+        torch.cat(panoramas).transpose(0, 1)[None],
+        torch.cat(views, 1).flatten(0, 1).transpose(0, 1)[None],
+        torch.cat(anchors),
+        relative_positions(rectangles, height, 2 * height)[None],
+    )
+
+
+def tagged(conditioning: list, values: Mapping[str, object]) -> list:
+    """A CONDITIONING whose entries carry values for the network.
+
+    Args:
+        conditioning: it stays as it is.
+        values: name -> a tensor [1, ...], or something that is the same for every row.
+    """
+    held = {
+        name: (comfy.conds.CONDRegular if isinstance(value, Tensor) else comfy.conds.CONDConstant)(value)
+        for name, value in values.items()
+    }
+    return [[text, {**extra, "model_conds": {**extra.get("model_conds", {}), **held}}] for text, extra in conditioning]
+
+
+def _masked_latents(pictures: Tensor, known: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
+    """float32 [B, 5, h, w] of pictures [B, 3, H, W] and what is known of them [B, 1, H, W]."""
+    latents = comfy.latent_formats.SD15().process_in(encode(_on_host(pictures.movedim(1, -1))))
+    mask = F.interpolate(1 - known, latents.shape[-2:], mode="nearest")
+    return torch.cat([_on_host(mask), _on_host(latents)], 1)
+
+
+def _on_host(value: Tensor) -> Tensor:
+    return value.to(comfy.model_management.intermediate_device(), torch.float32)
