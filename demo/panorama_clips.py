@@ -93,6 +93,15 @@ def draw_clips(scenes: Scenes, generator: torch.Generator, frames: int = FRAMES,
     return PanoramaClips(*(some.unflatten(0, (count, frames)) for some in (panoramas, videos)), moves, pitch)
 
 
+def seen_ahead(panoramas: Tensor, pitch: float, edge: int) -> Tensor:
+    """What the camera sees of panoramas [N, C, H, 2 H]: [N, C, edge, edge], by areas of pixels as people expect it."""
+    at, angle, fov = torch.zeros(1), torch.tensor([pitch]), torch.tensor([FOV])
+    flat = panoramas.flatten(0, 1)[None]  # one camera sees them all
+    return equirect_to_perspective(flat, at, angle, at, fov, edge, edge, backend="eager")[0].view(
+        *panoramas.shape[:2], edge, edge
+    )
+
+
 def views_of(panoramas: Tensor, edge: int, mode: str = "bilinear") -> Tensor:
     """What the cube's cameras see of panoramas [N, C, H, 2 H]: [N, V, C, edge, edge], on Imagine360's grids."""
     yaw, pitch, fov = torch.tensor(cube_cameras()).unbind(1)
@@ -113,10 +122,12 @@ def laid_out(videos: Tensor, pitch: float, height: int) -> tuple[Tensor, Tensor]
         [N, 3, H, 2 H], grey where nothing is known, and float32 [N, 1, H, 2 H], 1 where something is.
     """
     at, angle, fov = torch.zeros(1), torch.tensor([pitch]), torch.tensor([FOV])
+    flat = videos.flatten(0, 1)[None]  # one camera saw them all
     laid, known = perspective_to_equirect(
-        videos, at, angle, at, fov, height, 2 * height, mode="bicubic", convention=EXACT
+        flat, at, angle, at, fov, height, 2 * height, mode="bicubic", convention=EXACT
     )
-    known = known[:, None]
+    laid = laid[0].view(*videos.shape[:2], height, 2 * height)
+    known = known[:, None].expand(len(videos), -1, -1, -1)
     return torch.where(known > 0.5, laid.clamp(0, 1), 0.5), known
 
 

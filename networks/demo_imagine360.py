@@ -8,6 +8,7 @@ hold, and from there on both go through the same door. There are no image tokens
 
 from __future__ import annotations
 
+import functools
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -104,11 +105,7 @@ def network_state(state: Mapping[str, Tensor], unet: Mapping[str, Tensor]) -> di
     """
     found = {name: value for name, value in state.items() if name.startswith("exchange.")}
     motion = {name: value for name, value in state.items() if name.startswith("motion.")}
-    device = next(iter(state.values())).device
-    for place in PLACES:
-        for number in range(2):
-            name = f"motion.{place.name}.{_INNER}transformer_blocks.0.attention_blocks.{number}.pos_encoder.pe"
-            motion[name] = position_table(_width(place)).to(device)
+    motion |= _position_tables(next(iter(state.values())).device)
     for branch in BRANCHES:
         wide = torch.nn.functional.pad(unet[FIRST], (0, 0, 0, 0, 0, CHANNELS - unet[FIRST].shape[1]))
         own = {**unet, **apply_factors(state, unet, f"{branch}.")}
@@ -116,6 +113,18 @@ def network_state(state: Mapping[str, Tensor], unet: Mapping[str, Tensor]) -> di
         found |= {f"{branch}.unet.{name}": value for name, value in own.items()}
         found |= {f"{branch}.{name}": value for name, value in motion.items()}
     return found
+
+
+@functools.cache
+def _position_tables(device: torch.device) -> dict[str, Tensor]:
+    """Kept, because a captured step cannot bring anything to the device."""
+    return {
+        f"motion.{place.name}.{_INNER}transformer_blocks.0.attention_blocks.{number}.pos_encoder.pe": position_table(
+            _width(place)
+        ).to(device)
+        for place in PLACES
+        for number in range(2)
+    }
 
 
 def expanded(state: Mapping[str, Tensor], unet: Mapping[str, Tensor]) -> dict[str, Tensor]:

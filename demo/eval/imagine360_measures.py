@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from demo.panorama_clips import MOVES, views_of
+from demo.panorama_clips import MOVES, seen_ahead, views_of
 
 EDGE = 64
 AHEAD, BEHIND = 0, 2
@@ -75,19 +75,17 @@ def moved(found: Tensor, true: Tensor) -> Tensor:
     return found * true.sign() > LEAST * true.abs()
 
 
-def inside(panoramas: Tensor, laid: Tensor, known: Tensor, border: int = 2) -> Tensor:
-    """float32 [B]: how well what was given is kept, decibels (PSNR) over all frames.
+def inside(panoramas: Tensor, videos: Tensor, pitch: float) -> Tensor:
+    """float32 [B]: how well what was given is kept, decibels (PSNR) over all frames, looked at as the camera did.
 
     Args:
-        panoramas: float32 [B, T, 3, H, W].
-        laid: [B, T, 3, H, W], what was given in its place.
-        known: [B, T, 1, H, W], 1 where it was.
-        border: pixels from the edge of it that do not count.
+        panoramas: float32 [B, T, 3, H, 2 H].
+        videos: [B, T, 3, h, h], what the camera saw.
+        pitch: degrees.
     """
-    size = 2 * border + 1
-    flat = known.flatten(0, 1)
-    kept = (1 - F.max_pool2d(1 - flat, size, 1, border)).view_as(known)
-    error = ((panoramas - laid).square() * kept).sum((1, 2, 3, 4)) / (3 * kept.sum((1, 2, 3, 4)))
+    seen = seen_ahead(panoramas.flatten(0, 1), pitch, EDGE)
+    wanted = F.adaptive_avg_pool2d(videos.flatten(0, 1), EDGE)
+    error = (seen - wanted).square().mean((1, 2, 3)).view(panoramas.shape[:2]).mean(1)
     return -10 * error.clamp_min(1e-10).log10()
 
 

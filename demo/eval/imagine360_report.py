@@ -23,7 +23,7 @@ from demo.eval.image_report import REPORTS
 from demo.eval.imagine360_measures import AHEAD, BEHIND, inside, motion, moved, seam
 from demo.eval.reading import share_of
 from demo.eval.video_measures import mean_interval
-from demo.panorama_clips import FRAMES, HEIGHT, MOVES, PanoramaClips, conditions, draw_clips, laid_out
+from demo.panorama_clips import FRAMES, HEIGHT, MOVES, PanoramaClips, conditions, draw_clips
 from demo.training_data import encode_pictures
 from demo.training_drawings import save_grid
 from demo.world.captions import captions
@@ -35,6 +35,8 @@ CFG = 2.0
 INSIDE_BAR, OTHER_WAY_BAR = 20.0, 0.8
 CHANCE = 0.5
 ANTIPODAL = 0.4
+ROUND = 4
+"""Columns of latents that are decoded on either side and cut off."""
 
 RENDERED, WHOLE = "rendered", "both branches"
 ARMS: dict[str, tuple[str, ...]] = {
@@ -113,23 +115,25 @@ class Imagine360Models:
             told = tuple(some.float() for some in told)
             context = self.image.encode_prompts([prompts[row] for row in part])
             latents = draw_panoramas(network, weights, told, context, empty, noise[part].to(self.device), cfg, steps)
-            pictures = self.image.decode(latents.transpose(1, 2).flatten(0, 1))
+            pictures = self._decode(latents.transpose(1, 2).flatten(0, 1))
             found.append(pictures.unflatten(0, (len(part), frames)).cpu())
         return torch.cat(found)
 
     def again(self, clips: PanoramaClips) -> Tensor:
         """Rendered panoramas through the autoencoder."""
         flat = clips.panoramas.flatten(0, 1)
-        parts = [self.image.decode(self.image.encode(some)).cpu() for some in flat.split(64)]
+        parts = [self._decode(self.image.encode(some)).cpu() for some in flat.split(64)]
         return torch.cat(parts).view_as(clips.panoramas)
+
+    def _decode(self, latents: Tensor) -> Tensor:
+        """As Panorama VAE Decode does: the columns go on round the edges."""
+        wide = torch.nn.functional.pad(latents, (ROUND, ROUND, 0, 0), mode="circular")
+        return self.image.decode(wide)[..., 8 * ROUND : -8 * ROUND]
 
 
 def measured(panoramas: Tensor, clips: PanoramaClips) -> dict[str, Tensor]:
     """Row -> values [B] of completed clips; everything on the CPU."""
-    count, frames = clips.panoramas.shape[:2]
-    laid, known = (some.unflatten(0, (count, frames)) for some in laid_out(
-        clips.videos.flatten(0, 1), clips.pitch, clips.panoramas.shape[3]))  # fmt: skip
-    rows = {"inside": inside(panoramas, laid, known), "seam": seam(panoramas), "move": clips.moves}
+    rows = {"inside": inside(panoramas, clips.videos, clips.pitch), "seam": seam(panoramas), "move": clips.moves}
     for name, view in (("ahead", AHEAD), ("behind", BEHIND)):
         found, true = (motion(some, clips.moves, view) for some in (panoramas, clips.panoramas))
         rows[f"{name} moves"] = moved(found, true)
