@@ -1,5 +1,5 @@
-"""Draws the pictures of web/docs with the pack's own kernels, from the clip and the photograph in demo/media: ``python
--m demo.help_pictures``.
+"""Draws the pictures of web/docs with the pack's own kernels, from the clip, the photograph and the panorama in
+demo/media: ``python -m demo.help_pictures``.
 
 Needs PyAV and Pillow, which ComfyUI brings.
 """
@@ -14,8 +14,10 @@ from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from kernels.camera_flow import CameraClip
+from kernels.contact_sheet import contact_sheet
 from kernels.cut_and_drag import CutAndDrag
 from kernels.drag_motion import parse_motion
+from kernels.equirectangular import background_frames
 from kernels.flow import occlusion_mask
 from kernels.flow_picture import flow_to_image
 from kernels.noise_mix import mix_noise
@@ -27,6 +29,7 @@ from kernels.schedule import Schedule
 ROOT = Path(__file__).resolve().parent.parent
 CLIP = ROOT / "demo" / "media" / "bigbuckbunny_49.mp4"
 PHOTOGRAPH = ROOT / "demo" / "media" / "coffee.jpg"
+PANORAMA = ROOT / "demo" / "media" / "toy_panorama.jpg"
 DRAGGED = ROOT / "workflows" / "api" / "cut_and_drag.json"
 TILE = (135, 240)  # height and width of one tile
 LATENT = (18, 32)
@@ -145,6 +148,20 @@ def draw_motion_lora(width: int = 720, height: int = 250) -> None:
     print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
 
 
+def draw_panorama_preview(height: int = 200, width: int = 400) -> None:
+    """The panorama as it lies flat, and what is seen inside it."""
+    flat = torch.from_numpy(numpy.array(Image.open(PANORAMA).convert("RGB"))).float() / 255
+    # The surroundings turn against the camera.
+    turned, raised = torch.tensor([20.0, -90.0, 180.0]), torch.tensor([0.0, 20.0, 0.0])
+    seen = background_frames(flat, turned, raised, 100.0, height, width)
+    small = torch.nn.functional.interpolate(flat.movedim(-1, 0)[None], (height, width), mode="area")[0].movedim(0, -1)
+    names = ["the panorama", "yaw -20", "yaw 90, pitch -20", "yaw 180, where its edges meet"]
+    drawn = contact_sheet([small, *seen], names, columns=2)[0]
+    path = ROOT / "web" / "docs" / "PaperNodes_PanoramaPreview.webp"
+    Image.fromarray((drawn * 255).round().to(torch.uint8).numpy()).save(path, quality=80, method=6)
+    print(f"{path.relative_to(ROOT)}: {path.stat().st_size / 1000:.0f} kB")
+
+
 def main() -> None:
     """Draws all of them."""
     clip = read_clip()
@@ -165,6 +182,7 @@ def main() -> None:
     save("MixNoise", [[small_noise(noise)[4], small_noise(mixed)[4], small_noise(plain)[4]]])
     draw_motion_by_hand()
     draw_motion_lora()
+    draw_panorama_preview()
 
 
 if __name__ == "__main__":

@@ -7,9 +7,11 @@ toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is
 rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
 place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
 art of toy_scene.png's characters in another pose, which points are matched on; toy_reposed.png shows them so, before
-another background.
+another background. toy_panorama.jpg is a city all the way round with four characters in it, one of them behind the
+viewer, where the edges meet.
 """
 
+import io
 import math
 from dataclasses import replace
 from pathlib import Path
@@ -28,6 +30,7 @@ from demo.world.render import render
 from demo.world.scene import draw_scenes, repose
 from kernels.equirectangular import texel_directions
 from kernels.normals_from_light import normal_picture
+from kernels.panorama_tags import gpano_xmp, tag_jpeg
 
 MEDIA = Path(__file__).resolve().parent / "media"
 SHEET_SEED, ROWS, COLUMNS, SIZE = 20, 3, 8, 160
@@ -39,6 +42,11 @@ SUN = (40.0, 35.0, 5.0)
 """Where the sun stands and how wide it is, degrees: to the right, above the horizon, and its radius."""
 
 SUNLIGHT = (170.0, 145.0, 105.0)
+AROUND_SEED, AROUND_PLACE, AROUND_HEIGHT, AROUND_QUALITY = 6, "city", 512, 90
+AROUND_POSITIONS = [[-0.7, 0.25], [1.0, 0.1], [2.6, 0.3], [3.95, 0.15]]
+AROUND_RADII = [0.55, 0.62, 0.5, 0.6]
+"""Where they stand, stage units, of which one to the side is 45 degrees; and how large they are."""
+
 GAP = 4
 CUTOUT_SEED, CUTOUT_SIZE, SMALL_SIZE = 11, 512, 128
 LIT_PLACE, LIT_FROM = "snow", 0.0
@@ -95,8 +103,29 @@ def sky() -> Tensor:
     return torch.where(inside[..., None], torch.tensor(SUNLIGHT), light)
 
 
+def panorama() -> Tensor:
+    """float32 [H, 2 H, 3]: a place with characters all the way round, equirectangular."""
+    scene = draw_scenes(1, AROUND_SEED, characters=4)
+    scene = replace(
+        scene,
+        position=torch.tensor(AROUND_POSITIONS)[None, None],
+        radius=torch.tensor(AROUND_RADII)[None, None],
+        background=torch.tensor([BACKGROUNDS.index(AROUND_PLACE)]),
+    )
+    return render_panorama(scene, AROUND_HEIGHT).frames[0, 0].movedim(0, -1)
+
+
+def write_panorama() -> None:
+    """Write it as viewers know a panorama."""
+    stream, levels = io.BytesIO(), (panorama() * 255).round().byte().numpy()
+    Image.fromarray(levels).save(stream, "JPEG", quality=AROUND_QUALITY, subsampling=0, optimize=True)
+    tagged = tag_jpeg(stream.getvalue(), gpano_xmp(2 * AROUND_HEIGHT, AROUND_HEIGHT))
+    (MEDIA / "toy_panorama.jpg").write_bytes(tagged)
+
+
 def main() -> None:
     """Write the pictures."""
+    write_panorama()
     cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)

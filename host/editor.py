@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from . import browser
 from .layout import HostError
 
-ARGUMENTS = ("--no-sandbox", "--mute-audio")
-"""No sandbox, because root (in a container) gets none. WebGL in software is left off: it draws the whole page with the
-processors that a server on the CPU needs, and a graph of three seconds then takes thirty."""
+ARGUMENTS = ("--no-sandbox", "--mute-audio", "--enable-unsafe-swiftshader")
+"""No sandbox, because root (in a container) gets none. WebGL in software, for whoever asks for it; not with
+``--use-angle=swiftshader``, which draws the whole page with the processors that a server on the CPU needs: a graph of
+three seconds then takes thirty."""
 
 WINDOW = {"width": 1600, "height": 1000}
 READY_MILLISECONDS = 90_000

@@ -15,7 +15,7 @@ SHEET_EDGE = 44
 
 
 def read_frames(content: bytes) -> numpy.ndarray:
-    """The frames of a WebP, PNG or GIF file: uint8 [T, H, W, 3]."""
+    """The frames of a WebP, PNG, JPEG or GIF file: uint8 [T, H, W, 3]."""
     with Image.open(io.BytesIO(content)) as picture:
         return numpy.stack([numpy.array(frame.convert("RGB")) for frame in ImageSequence.Iterator(picture)])
 
@@ -73,3 +73,22 @@ def distances(tiles: numpy.ndarray, reference: numpy.ndarray) -> numpy.ndarray:
     if tiles.shape != reference.shape:
         raise ValueError(f"The pictures have the shape {tiles.shape}, the reference {reference.shape}.")
     return numpy.abs(tiles.astype(numpy.float32) - reference).mean(axis=(1, 2, 3))
+
+
+def look_into(panorama: numpy.ndarray, yaw: float, width_of_view: float, height: int, width: int) -> numpy.ndarray:
+    """What a camera in the middle of a panorama sees, level, turned to the right by ``yaw``; uint8 [height, width, 3].
+
+    Args:
+        panorama: equirectangular, uint8 [H, 2 H, 3].
+        yaw, width_of_view: degrees.
+        height, width: of what is seen, pixels.
+    """
+    finer = 3
+    rows, columns = panorama.shape[:2]
+    step = 2 * numpy.tan(numpy.radians(width_of_view) / 2) / (finer * width)
+    x = (numpy.arange(finer * width) - (finer * width - 1) / 2) * step
+    y = ((finer * height - 1) / 2 - numpy.arange(finer * height))[:, None] * step
+    turn = numpy.arctan(x) / (2 * numpy.pi) + yaw / 360 + 0.5
+    up = 0.5 - numpy.arctan(y / numpy.hypot(x, 1)) / numpy.pi
+    seen = panorama[(up * rows).astype(int).clip(0, rows - 1), (turn * columns).astype(int) % columns]
+    return seen.reshape(height, finer, width, finer, 3).mean((1, 3)).round().astype(numpy.uint8)

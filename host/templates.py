@@ -28,7 +28,7 @@ WORKFLOWS = layout.ROOT / "workflows"
 REFERENCES = layout.ROOT / "tests" / "browser" / "reference"
 MEDIA = layout.ROOT / "demo" / "media"
 
-PICTURES = (".webp", ".png")
+PICTURES = (".webp", ".png", ".jpg")
 """Endings of what a graph saves to be looked at."""
 
 VIDEO = ".mp4"
@@ -196,8 +196,24 @@ def start_picture(name: str, title: str | None = None):
     return read_frames((MEDIA / file).read_bytes())[0]
 
 
+def seen_from_within(panorama):
+    """A look into a panorama, and the whole of it, small, in a corner."""
+    from PIL import Image
+
+    from .pictures import look_into
+
+    height, width = THUMBNAIL
+    canvas = look_into(panorama, 20, 100, height, width)
+    small = Image.fromarray(panorama).resize((152, 76), Image.Resampling.LANCZOS)
+    canvas[-88:-8, 8:164] = 255
+    canvas[-86:-10, 10:162] = small
+    return canvas
+
+
 def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
+    if "Save pictures of the panorama" in pictures:
+        return seen_from_within(pictures["Save pictures of the panorama"][0])
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])

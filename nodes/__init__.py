@@ -32,6 +32,7 @@ MODULES = (
     "plan_blobs",
     "apply_blobs",
     "blob_adapter",
+    "panorama_preview",
     "demo_checkpoint",
 )
 

@@ -96,8 +96,31 @@ def numbered_files(first: Path) -> list[Path]:
         number += 1
 
 
-def output_target(filename_prefix: str) -> tuple[Path, str, str]:
+def check_prefix(filename_prefix: str) -> list[str]:
+    """The parts of a prefix: sub-folders, then the beginning of the file names.
+
+    Raises:
+        ValueError: it leaves the output folder, or names no file.
+    """
+    parts = re.split(r"[\\/]", filename_prefix)
+    if (
+        "\0" in filename_prefix
+        or ":" in filename_prefix
+        or filename_prefix.startswith(("/", "\\", "~"))
+        or ".." in parts
+    ):
+        raise _outside(filename_prefix)
+    if not parts[-1].strip(" ."):
+        raise ValueError(f"'filename_prefix' is {filename_prefix!r}; expected a file name such as flows/clip.")
+    return parts
+
+
+def output_target(filename_prefix: str, width: int = 0, height: int = 0) -> tuple[Path, str, str]:
     """Where a file with this prefix goes in the output folder.
+
+    Args:
+        filename_prefix: as the widget has it.
+        width, height: what %width% and %height% in it stand for.
 
     Returns:
         (folder, made if missing; file name without ending, with the next free number; sub-folder as the host names it).
@@ -105,26 +128,27 @@ def output_target(filename_prefix: str) -> tuple[Path, str, str]:
     Raises:
         ValueError: the prefix leaves the output folder.
     """
+    folder, (name,), subfolder = output_targets(filename_prefix, 1, width, height)
+    return folder, name, subfolder
+
+
+def output_targets(filename_prefix: str, count: int, width: int, height: int) -> tuple[Path, list[str], str]:
+    """``output_target`` for so many files of one batch: %batch_num% in their names becomes their place in it."""
     root = os.path.realpath(folder_paths.get_output_directory())
-    parts = re.split(r"[\\/]", filename_prefix)
-    outside = ValueError(
+    parts = check_prefix(filename_prefix)
+    if not _is_inside(os.path.join(root, *parts[:-1]), root):
+        raise _outside(filename_prefix)
+    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("/".join(parts), root, width, height)
+    if not _is_inside(folder, root):
+        raise _outside(filename_prefix)
+    names = [f"{name.replace('%batch_num%', str(place))}_{counter + place:05}_" for place in range(count)]
+    return Path(folder), names, subfolder
+
+
+def _outside(filename_prefix: str) -> ValueError:
+    return ValueError(
         f"'filename_prefix' {filename_prefix!r} leaves ComfyUI's output folder; use a name, or sub-folder/name."
     )
-    if (
-        "\0" in filename_prefix
-        or ":" in filename_prefix
-        or filename_prefix.startswith(("/", "\\", "~"))
-        or ".." in parts
-    ):
-        raise outside
-    if not parts[-1].strip(" ."):
-        raise ValueError(f"'filename_prefix' is {filename_prefix!r}; expected a file name such as flows/clip.")
-    if not _is_inside(os.path.join(root, *parts[:-1]), root):
-        raise outside
-    folder, name, counter, subfolder, _ = folder_paths.get_save_image_path("/".join(parts), root)
-    if not _is_inside(folder, root):
-        raise outside
-    return Path(folder), f"{name}_{counter:05}_", subfolder
 
 
 @contextmanager

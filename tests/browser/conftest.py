@@ -6,6 +6,7 @@ from blob_editor import BlobEditor
 from light_editor import LightEditor
 from match_editor import MatchEditor
 from motion_editor import HEIGHT, PICTURE, WIDTH, MotionEditor, picture
+from panorama_editor import PanoramaEditor, write_pictures
 from papernodes.host import editor as host_editor
 from papernodes.host import layout
 from papernodes.host.layout import HostError
@@ -72,4 +73,20 @@ def blob(editor):
     """The Blob Layout editor of a fresh graph, likewise."""
     editor.errors.clear()
     yield BlobEditor(editor)
+    assert editor.errors == []
+
+
+@pytest.fixture(scope="module")
+def panorama_pictures(base_directory):
+    """The panoramas that the viewer is tried on, in the input folder."""
+    folder = base_directory / "input"
+    folder.mkdir(exist_ok=True)
+    write_pictures(folder)
+
+
+@pytest.fixture
+def panorama(panorama_pictures, editor):  # in this order: the page reads its lists of files once
+    """The viewer of a fresh graph's Panorama Preview, likewise."""
+    editor.errors.clear()
+    yield PanoramaEditor(editor)
     assert editor.errors == []

@@ -70,6 +70,7 @@ def test_only_entry_points_are_loaded_by_the_page():
         "cut_and_drag.js",
         "light_source.js",
         "match_points.js",
+        "panorama_preview.js",
     ]
 
 

@@ -143,7 +143,8 @@ def test_a_template_runs_from_the_page(editor, name):
             assert differing(numpy.roll(tiles, 1, axis=0), name, title), "frames in a wrong order pass"
         assert differing(tiles[:, ::-1], name, title), "a picture upside down passes"
     editor.page.wait_for_function(
-        "(count) => Object.values(window.app.nodeOutputs).filter(shown => shown.images?.length).length >= count",
+        "(count) => Object.values(window.app.nodeOutputs)"
+        ".filter(shown => (shown.images ?? shown.panorama)?.length).length >= count",
         arg=len(drawn),
         timeout=30_000,
     )

@@ -63,6 +63,7 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_PanoramaPreview",
     "PaperNodes_DemoCheckpoint",
 ]
 

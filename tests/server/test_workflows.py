@@ -71,6 +71,7 @@ EXPECTED: dict[str, dict[str, int]] = {
     "match_points": {"Save matched pictures": 1},
     "mix_noise": {"Save noise picture": 33, "Save mixed noise": 33},
     "normals_and_detail": {"Lit from the left, before": 1, "Save pictures of normals": 1, "Save relit pictures": 1},
+    "panorama_viewer": {"Save pictures of the panorama": 1},
     "recolour_clip": {"Save steady pictures": 9, "Save pictures as drawn": 9},
     "story_sheet": {"Save story sheet": 1},
     "suggest_points": {"Save matched pictures": 1, "Save pictures matched by lines": 1},

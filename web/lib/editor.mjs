@@ -1,9 +1,10 @@
 // The base of the pack's editors: a DOM widget with a canvas over the connected pictures, tools, undo, keyboard.
-// The state is one text in a STRING widget of the node, which is hidden; nothing else is saved.
+// The state is one text in a STRING widget of the node, which is hidden; nothing else is saved. A viewer has none.
 //
 // An editor gives `mountEditor` (mount.mjs) a function that makes its hands; all but the first two may be left out:
 //   read(text) -> {state, problem, locked};  write(state) -> text
 //   refreshed(): the state or the selection changed;  draw(context): the overlay, in CSS pixels
+//   fitWords: what the button says that shows all
 //   describe() -> the line below, for people and screen readers;  keyWords: what keys do, in words
 //   drawPicture(context, pane) -> true where it painted the pane's rectangle itself
 //   buttons: [[{id, icon, label, keys, run(), enabled(), pressed(), always}]], in groups
@@ -17,6 +18,7 @@
 //   dispose()
 // A spot is {pane, point: fractions of the pane's picture, place: CSS pixels of the canvas}.
 
+import { undoButtons, viewButtons } from "./editor_buttons.mjs";
 import { Gestures } from "./gestures.mjs";
 import { History } from "./history.mjs";
 import { icon, make, STYLE } from "./editor_style.mjs";
@@ -26,16 +28,15 @@ import { nearestHandle, splitAreas } from "./view.mjs";
 const WATCH_MILLISECONDS = 300;
 const TOLERANCE = { mouse: 7, pen: 10, touch: 18 };
 const MOST_PIXELS = 4096;
-const ZOOM_STEP = 1.25;
 
 // What was copied in any of the page's editors: {kind: an editor's label, text}.
 let clipboard = null;
 
 export class Editor {
-  constructor({ app, api, node, store, pictureInputs = [], label, makeHands }) {
+  constructor({ app, api, node, store, pictureInputs = [], label, makeHands, makePane = (...of) => new Pane(...of) }) {
     Object.assign(this, { app, api, node, store, label });
     const inputs = pictureInputs.length ? pictureInputs : [null];
-    this.panes = inputs.map((input) => new Pane(input, (pane) => this.#pictureChanged(pane)));
+    this.panes = inputs.map((input) => makePane(input, (pane) => this.#pictureChanged(pane)));
     this.history = new History();
     this.message = "";
     this.hands = makeHands(this);
@@ -61,7 +62,7 @@ export class Editor {
 
   // The text -> the state. Called when anything but this editor changed the text.
   read() {
-    this.text = String(this.store.value ?? "");
+    this.text = this.#stored;
     Object.assign(this, this.hands.read(this.text));
     this.linked = this.#isLinked();
     if (this.linked)
@@ -142,14 +143,18 @@ export class Editor {
     clearTimeout(this.timer);
     if (!this.element.isConnected || !this.canvas.clientWidth) return; // the observer wakes it again
     this.timer = setTimeout(() => this.watch(), WATCH_MILLISECONDS);
-    if (String(this.store.value ?? "") !== this.text || this.#isLinked() !== this.linked) this.read();
+    if (this.#stored !== this.text || this.#isLinked() !== this.linked) this.read();
     for (const pane of this.panes) pane.watch(this.node, this.api);
     this.hands.watch?.();
     if (this.drawnScale !== this.scale) this.redraw(); // the graph's zoom changed
   }
 
+  get #stored() {
+    return String(this.store?.value ?? "");
+  }
+
   #isLinked() {
-    return this.node.inputs?.find((input) => input.name === this.store.name)?.link != null;
+    return Boolean(this.store) && this.node.inputs?.find((input) => input.name === this.store.name)?.link != null;
   }
 
   // The node ran: its ui holds the pictures it worked on, [{filename, subfolder, type}] under the names of its inputs.
@@ -179,7 +184,7 @@ export class Editor {
     // Nodes 2.0 give what calls itself so the room that is left.
     this.element = make("div", { class: "papernodes-editor widget-expands", role: "group", "aria-label": this.label });
     // The graph leaves undo and redo to whatever has the focus if that calls itself a text area.
-    this.element.type = "textarea";
+    if (this.store) this.element.type = "textarea";
     this.canvas = make("canvas", {
       tabindex: 0,
       role: "application",
@@ -188,53 +193,12 @@ export class Editor {
     });
     this.stateLine = make("div", { class: "state", role: "status", "aria-live": "polite" });
     this.buttons = [];
-    const own = [
-      [
-        {
-          id: "undo",
-          icon: "undo",
-          label: "Undo",
-          keys: "Ctrl+Z",
-          run: () => this.undo(),
-          enabled: () => this.history.canUndo,
-        },
-        {
-          id: "redo",
-          icon: "redo",
-          label: "Redo",
-          keys: "Ctrl+Y",
-          run: () => this.redo(),
-          enabled: () => this.history.canRedo,
-        },
-      ],
-      [
-        {
-          id: "farther",
-          icon: "farther",
-          label: "Zoom out",
-          keys: "-",
-          always: true,
-          run: () => this.zoom(1 / ZOOM_STEP),
-        },
-        { id: "closer", icon: "closer", label: "Zoom in", keys: "+", always: true, run: () => this.zoom(ZOOM_STEP) },
-        { id: "fit", icon: "fit", label: "Show the whole picture", keys: "0", always: true, run: () => this.fit() },
-        {
-          id: "large",
-          icon: "large",
-          label: "Large view",
-          keys: "F",
-          always: true,
-          run: () => this.enlarge(),
-          pressed: () => this.dialog.open,
-        },
-      ],
-    ];
-    const [first = [], ...others] = this.hands.buttons ?? [];
-    const groups = [first, ...others, ...own].map((group) =>
+    const own = [...(this.store ? [undoButtons(this)] : []), viewButtons(this, this.hands.fitWords)];
+    const others = this.hands.buttons ?? [];
+    const groups = [...others, ...own].map((group) =>
       make("div", { class: "group", role: "group" }, ...group.map((button) => this.button(button))),
     );
-    const spring = make("span", { class: "spring" });
-    groups.splice(1, 0, spring);
+    groups.splice(Math.min(others.length, 1), 0, make("span", { class: "spring" }));
     const bar = make("div", { class: "bar", role: "toolbar", "aria-label": `${this.label}: tools` }, ...groups);
     const stage = make("div", { class: "stage" }, this.canvas);
     const side = make("div", { class: "side" }, ...(this.hands.side?.() ?? []));

@@ -70,7 +70,7 @@ export class Gestures {
       else if (this.dragging?.pan) this.#pane(place).view.moveBy([place[0] - before[0], place[1] - before[1]]);
       else this.dragging?.drag?.(editor.spot(event, this.dragging.start.pane), event, this.dragging.start);
       this.pointers.set(event.pointerId, place);
-      if (this.dragging && !this.dragging.pan) editor.refresh();
+      if (this.dragging) editor.refresh();
       else editor.redraw();
       return;
     }
@@ -128,7 +128,7 @@ export class Gestures {
     const place = editor.place(event),
       step = event.deltaMode ? WHEEL.lines : WHEEL.pixels;
     this.#pane(place).view.zoomAt(place, Math.exp(-event.deltaY * step));
-    editor.redraw();
+    editor.refresh();
   }
 
   #key(event) {
@@ -152,12 +152,14 @@ export class Gestures {
   #ownKey(event, onCanvas, control) {
     const { editor } = this,
       key = event.key.toLowerCase();
-    if (control) {
+    if (control && editor.store) {
       if (key === "z") return (event.shiftKey ? editor.redo() : editor.undo(), true);
       if (key === "y") return (editor.redo(), true);
       if (key === "c") return (editor.copy(), true);
       if (key === "x") return (editor.cut(), true);
       if (key === "v") return (editor.paste(), true);
+    }
+    if (control) {
       if (onCanvas && event.key in ARROWS) {
         const [x, y] = ARROWS[event.key];
         const { view } = editor.hands.pane?.() ?? editor;

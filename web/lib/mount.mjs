@@ -4,13 +4,14 @@ import { Editor } from "./editor.mjs";
 
 const MARGIN = 10; // round a DOM widget in classic nodes
 
-// Puts an editor on a node in place of the STRING widget `storeName`. Options as the Editor's.
+// Puts an editor on a node in place of the STRING widget `storeName`, or a viewer, which has none. Options as the
+// Editor's.
 export function mountEditor({ node, storeName, minHeight = 460, size = [540, 720], ...options }) {
-  const store = node.widgets?.find((widget) => widget.name === storeName);
-  if (!store) return null;
-  hide(store);
+  const store = storeName ? node.widgets?.find((widget) => widget.name === storeName) : null;
+  if (storeName && !store) return null;
+  if (store) hide(store);
   const editor = new Editor({ node, store, ...options });
-  const widget = node.addDOMWidget(`${storeName}_editor`, "PAPERNODES_EDITOR", editor.element, {
+  const widget = node.addDOMWidget(`${storeName ?? "papernodes"}_editor`, "PAPERNODES_EDITOR", editor.element, {
     serialize: false,
     hideOnZoom: false,
     getMinHeight: () => minHeight,
@@ -19,7 +20,7 @@ export function mountEditor({ node, storeName, minHeight = 460, size = [540, 720
   widget.editor = editor;
   editor.element.style.minHeight = `${minHeight - 2 * MARGIN}px`;
   node.setSize([Math.max(node.size[0], size[0]), Math.max(node.size[1], size[1])]);
-  chain(node, "onConfigure", () => editor.read());
+  if (store) chain(node, "onConfigure", () => editor.read());
   chain(node, "onConnectionsChange", () => {
     for (const pane of editor.panes) pane.shown = null;
     editor.watch();

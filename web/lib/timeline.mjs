@@ -4,7 +4,8 @@
 //   seek(frame);  addKey(frame), removeKey(frame), setWay(frame, way): finished changes
 //   moveKey(index, frame) on the way, keyMoved() when it is done
 //   ways: names, travel(t, way) -> 0..1, drawn between keys;  player: a Player
-// Keys beyond the clip are shown behind its end, so that they can be dragged back.
+// Keys beyond the clip are shown behind its end, so that they can be dragged back. With `keyless` there are only frames,
+// and of the above frames(), frame(), seek(frame) and player are enough.
 
 import { icon, make } from "./editor_style.mjs";
 
@@ -13,10 +14,11 @@ const LEAST_PIXELS = 34;
 const STEPS = [1, 2, 5, 10, 20, 25, 50, 100, 200, 250, 500, 1000];
 const FALLBACK_WIDTH = 400;
 const ENDS = ["pointerup", "pointercancel", "lostpointercapture"];
+const KEYLESS = { ways: [], keys: () => [], canKey: () => false };
 
 export class Timeline {
   constructor(options) {
-    Object.assign(this, options);
+    Object.assign(this, options.keyless ? KEYLESS : {}, options);
     this.#build();
   }
 
@@ -136,12 +138,12 @@ export class Timeline {
     const bar = make(
       "div",
       { class: "bar", role: "toolbar", "aria-label": "Time" },
-      make("div", { class: "group", role: "group" }, this.previous, this.play, this.next),
+      make("div", { class: "group", role: "group" }, ...(this.keyless ? [this.play] : [this.previous, this.play, this.next])),
       this.number,
       this.total,
-      make("span", { class: "spring" }),
-      make("div", { class: "group", role: "group" }, this.toggle),
-      this.way,
+      ...(this.keyless
+        ? []
+        : [make("span", { class: "spring" }), make("div", { class: "group", role: "group" }, this.toggle), this.way]),
     );
     this.ticks = make("div", { class: "ticks" });
     this.needles = [make("div", { class: "needle" }), make("div", { class: "needle" })];
@@ -180,7 +182,7 @@ export class Timeline {
       { class: "time", role: "group", "aria-label": this.label ?? "Timeline" },
       bar,
       this.scale,
-      this.track,
+      ...(this.keyless ? [] : [this.track]),
     );
     this.observer = new ResizeObserver(() => this.refresh());
     this.observer.observe(this.scale);
@@ -205,7 +207,7 @@ export class Timeline {
   }
 
   #frameAt(event) {
-    const box = this.lane.getBoundingClientRect();
+    const box = (this.keyless ? this.scale : this.lane).getBoundingClientRect();
     return Math.round(((event.clientX - box.left) / Math.max(box.width, 1)) * (this.shownSpan - 1));
   }
 
