@@ -10,6 +10,8 @@ MODEL_FOLDERS = (
     "annotators",
     "manganinja",
     "blob_adapters",
+    "imagine360",
+    "sams",
 )
 DEMO_LORAS = os.path.join(os.path.dirname(os.path.abspath(__file__)), "demo", "checkpoints", "loras")
 

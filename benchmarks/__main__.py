@@ -3,7 +3,7 @@ saved tables."""
 
 import sys
 
-from . import blobs, cut_and_drag, lib, manga_ninja, noise_tracking, noise_warp, relight, story
+from . import blobs, cut_and_drag, imagine360, lib, manga_ninja, noise_tracking, noise_warp, panorama, relight, story
 
 BENCHMARKS = {
     "noise_warp": noise_warp,
@@ -13,6 +13,8 @@ BENCHMARKS = {
     "relight": relight,
     "manga_ninja": manga_ninja,
     "blobs": blobs,
+    "panorama": panorama,
+    "imagine360": imagine360,
 }
 
 if __name__ == "__main__":

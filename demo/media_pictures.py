@@ -7,6 +7,7 @@ toy_scene.png's normal map, as Normals From Light writes them; toy_cutout.png is
 rest transparent, and toy_cutout_128.png the same in the size that the demonstration models draw. toy_lit_place.png is a
 place of that size that is lit from the right, as relighting takes it for a background. toy_reposed_lines.png is line
 art of toy_scene.png's characters in another pose, which points are matched on; toy_reposed.png shows them so, before
+another background. toy_city.png is a panorama with upright lines, by which a camera's tilt is seen.
 another background. toy_panorama.jpg is a city all the way round with four characters in it, one of them behind the
 viewer, where the edges meet.
 """
@@ -42,6 +43,8 @@ SUN = (40.0, 35.0, 5.0)
 """Where the sun stands and how wide it is, degrees: to the right, above the horizon, and its radius."""
 
 SUNLIGHT = (170.0, 145.0, 105.0)
+ROUND_SEED, ROUND_PLACE, ROUND_HEIGHT, SIDES = 8, "meadow", 384, 4
+CITY_SEED, CITY_HEIGHT, CITY_TURN = 5, 384, 135
 AROUND_SEED, AROUND_PLACE, AROUND_HEIGHT, AROUND_QUALITY = 6, "city", 512, 90
 AROUND_POSITIONS = [[-0.7, 0.25], [1.0, 0.1], [2.6, 0.3], [3.95, 0.15]]
 AROUND_RADII = [0.55, 0.62, 0.5, 0.6]
@@ -103,6 +106,31 @@ def sky() -> Tensor:
     return torch.where(inside[..., None], torch.tensor(SUNLIGHT), light)
 
 
+def all_round() -> Tensor:
+    """float32 [3, H, 2 H]: a place and what stands on all its sides, equirectangular."""
+    scenes = draw_scenes(SIDES, ROUND_SEED, characters=3)
+    scenes = replace(
+        scenes,
+        background=torch.full_like(scenes.background, BACKGROUNDS.index(ROUND_PLACE)),
+        light=scenes.light[:1].expand_as(scenes.light),
+    )
+    drawn = render_panorama(scenes, ROUND_HEIGHT, layers=("frames", "masks"))
+    whole = drawn.frames[0, 0]
+    for side in range(1, SIDES):
+        turn = side * 2 * ROUND_HEIGHT // SIDES
+        covered = drawn.masks[side, 0].sum(0).clamp(0, 1).roll(turn, -1)
+        whole = whole + covered * (drawn.frames[side, 0].roll(turn, -1) - whole)
+    return whole
+
+
+def city() -> Tensor:
+    """float32 [H, 2 H, 3]: a city all the way round, houses ahead and two characters to the right, equirectangular."""
+    scene = draw_scenes(1, CITY_SEED, characters=2)
+    scene = replace(scene, background=torch.full_like(scene.background, BACKGROUNDS.index("city")))
+    drawn = render_panorama(scene, CITY_HEIGHT).frames[0, 0]
+    return drawn.roll(2 * CITY_HEIGHT * CITY_TURN // 360, dims=-1).movedim(0, -1)
+
+
 def panorama() -> Tensor:
     """float32 [H, 2 H, 3]: a place with characters all the way round, equirectangular."""
     scene = draw_scenes(1, AROUND_SEED, characters=4)
@@ -127,6 +155,9 @@ def main() -> None:
     """Write the pictures."""
     write_panorama()
     cv2.imwrite(str(MEDIA / "toy_sky.hdr"), sky().flip(-1).numpy())
+    shown = (all_round() * 255).round().byte().movedim(0, -1)
+    Image.fromarray(shown.numpy()).save(MEDIA / "toy_panorama.png", optimize=True)
+    Image.fromarray((city() * 255).round().byte().numpy()).save(MEDIA / "toy_city.png", optimize=True)
     scenes = draw_scenes(ROWS * COLUMNS, SHEET_SEED, combinations="all")
     world = sheet(render(scenes, SIZE, SIZE).frames[:, 0], COLUMNS)
     Image.fromarray(world).save(MEDIA / "toy_world.webp", quality=88, method=6)

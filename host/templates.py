@@ -57,6 +57,7 @@ LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
     "CLIPLoader", "CLIPVisionLoader", "ControlNetLoader", "GLIGENLoader", "PaperNodes_ICLightModel",
     "PaperNodes_MotionModules", "PaperNodes_MotionLoRA", "PaperNodes_MangaNinjaLoader", "PaperNodes_BlobAdapter",
+    "PaperNodes_Imagine360Loader",
 )  # fmt: skip
 """Nodes that read published weights, which this pack does not bring along."""
 
@@ -155,22 +156,32 @@ async def run_graph(url: str, prompt: dict) -> dict[str, list[bytes]]:
         return pictures
 
 
-def slices(panels: list) -> "numpy.ndarray":  # noqa: F821
-    """Pictures [H, W, 3] side by side in one of THUMBNAIL's size, each cut out of its middle, with thin gaps."""
+def slices(panels: list, size: tuple[int, int] = THUMBNAIL) -> "numpy.ndarray":  # noqa: F821
+    """Pictures [H, W, 3] side by side in one of a size, each cut out of its middle, with thin gaps."""
     import numpy
     from PIL import Image
 
-    height, width = THUMBNAIL
+    height, width = size
     gap = 4
     edges = numpy.linspace(0, width + gap, len(panels) + 1).round().astype(int)
     canvas = numpy.full((height, width, 3), 24, numpy.uint8)
     for panel, left, right in zip(panels, edges[:-1], edges[1:] - gap, strict=True):
         scale = max(height / panel.shape[0], (right - left) / panel.shape[1])
-        size = (max(right - left, round(panel.shape[1] * scale)), max(height, round(panel.shape[0] * scale)))
-        large = numpy.array(Image.fromarray(panel).resize(size, Image.Resampling.LANCZOS))
+        large_size = (max(right - left, round(panel.shape[1] * scale)), max(height, round(panel.shape[0] * scale)))
+        large = numpy.array(Image.fromarray(panel).resize(large_size, Image.Resampling.LANCZOS))
         y, x = (large.shape[0] - height) // 2, (large.shape[1] - (right - left)) // 2
         canvas[:, left:right] = large[y : y + height, x : x + right - left]
     return canvas
+
+
+def one_above_others(picture, panels: list) -> "numpy.ndarray":  # noqa: F821
+    """The middle of a picture, and under it others side by side, in one of THUMBNAIL's size."""
+    import numpy
+
+    (height, width), gap = THUMBNAIL, 4
+    upper = slices([picture], ((height - gap) // 2, width))
+    line = numpy.full((gap, width, 3), 24, numpy.uint8)
+    return numpy.concatenate([upper, line, slices(panels, (height - gap - len(upper), width))])
 
 
 def whole(picture) -> "numpy.ndarray":  # noqa: F821
@@ -214,6 +225,8 @@ def draw_thumbnail(name: str, pictures: dict):
     """The picture beside a template, from its own run."""
     if "Save pictures of the panorama" in pictures:
         return seen_from_within(pictures["Save pictures of the panorama"][0])
+    if "Save pictures of what is known" in pictures:
+        return whole(pictures["Save pictures of what is known"][0])
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])
@@ -222,6 +235,14 @@ def draw_thumbnail(name: str, pictures: dict):
         if drawn is None:
             return slices([asked[0], asked[-1]])
         return slices([clip[len(clip) * 2 // 3] for clip in (asked, drawn)])
+    if "Save pictures of views" in pictures:
+        views = pictures["Save pictures of views"]
+        return one_above_others(pictures["Save panorama"][0], [views[len(views) * part // 4] for part in (1, 2, 3)])
+    if "Save repaired pictures" in pictures:
+        return slices([pictures[title][0] for title in ("Save seam pictures", "Save repaired pictures")])
+    if "Save elevation pictures" in pictures:
+        clips = [pictures[f"Save {what} pictures"] for what in ("tilted", "elevation", "level")]
+        return slices([clip[0] for clip in clips])
     if name == "demo_blob_captions":
         return slices(list(pictures["Save pictures"][::2]))
     if "Save pictures of lines" in pictures:

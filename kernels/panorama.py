@@ -12,7 +12,8 @@ Two conventions say where the pixels of a picture lie:
 - ``Imagine360 exact``: the grids of Imagine360's published warps, see ``panorama_exact``; for its networks, which were
   trained on them.
 
-Eager torch is the reference. ``backend`` forces "eager" or "triton".
+The reference is eager torch: ``panorama_eager`` and ``panorama_exact``. Bilinear pixel centres are faster through
+``panorama_triton`` on CUDA and ``panorama_blocks`` on a CPU. ``backend`` forces "eager" or "triton".
 """
 
 from __future__ import annotations
@@ -22,20 +23,16 @@ import math
 import torch
 from torch import Tensor
 
-from .affine import cos_and_sin
-from .equirectangular import positions_of, texel_directions
-from .panorama_exact import panorama_positions, read_wrapped, view_positions
-from .sampling import remap
+from . import panorama_blocks, panorama_eager, panorama_exact
+from .noise_warp import triton_is_available
+from .panorama_eager import camera_directions as camera_directions
 
 CONVENTIONS = ("pixel centres", "Imagine360 exact")
 MODES = ("bilinear", "nearest", "bicubic")
+_FUSED = (torch.float32, torch.float16, torch.bfloat16)
 
-# Pictures are known this little (parts of their half) beyond their edges, so that views side by side leave no gap.
-_EDGE = 1e-5
 # Schedules are float32: turns this close (texels) to whole ones were meant to be whole.
 _WHOLE = 1e-3
-# Rows beyond each pole that bicubic reads.
-_BEYOND = 2
 
 
 def camera_rotations(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
@@ -53,25 +50,25 @@ def camera_rotations(yaw: Tensor, pitch: Tensor, roll: Tensor) -> Tensor:
     shapes = [list(angle.shape) for angle in (yaw, pitch, roll)]
     if yaw.ndim != 1 or len(yaw) < 1 or shapes[0] != shapes[1] or shapes[0] != shapes[2]:
         raise ValueError(f"yaw, pitch and roll: got {shapes}; expected a value of each for every frame.")
-    matrices = []
-    for angles in zip(yaw.tolist(), pitch.tolist(), roll.tolist(), strict=True):
-        if not all(math.isfinite(angle) for angle in angles):
-            raise ValueError(f"yaw, pitch and roll: got {', '.join(f'{a:g}' for a in angles)}; expected degrees.")
-        (a, b), (c, d), (e, f) = (cos_and_sin(angle) for angle in angles)
-        about_y = torch.tensor([[a, 0, -b], [0, 1, 0], [b, 0, a]], dtype=torch.float64)
-        about_x = torch.tensor([[1, 0, 0], [0, c, -d], [0, d, c]], dtype=torch.float64)
-        about_z = torch.tensor([[e, f, 0], [-f, e, 0], [0, 0, 1]], dtype=torch.float64)
-        matrices.append(about_y @ about_x @ about_z)
-    return torch.stack(matrices)
+    angles = torch.stack([yaw, pitch, roll]).detach().cpu().double()
+    if not bool(angles.isfinite().all()):
+        raise ValueError(f"yaw, pitch and roll: got {angles[~angles.isfinite()][0]:g}; expected degrees.")
+    (cy, cp, cr), (sy, sp, sr) = _cos_and_sin(angles)
+    entries = [
+        cy * cr + sy * sp * sr, cy * sr - sy * sp * cr, -sy * cp,
+        -cp * sr, cp * cr, -sp,
+        sy * cr - cy * sp * sr, sy * sr + cy * sp * cr, cy * cp,
+    ]  # fmt: skip
+    return torch.stack(entries, -1).unflatten(-1, (3, 3))
 
 
-def camera_directions(height: int, width: int, fov: float, device=None) -> Tensor:
-    """float32 [height, width, 3]: where each pixel's middle looks from a camera, not normalised, z = -1."""
-    step = 2 * math.tan(math.radians(fov) / 2) / width
-    x = (torch.arange(width, dtype=torch.float64) - (width - 1) / 2) * step
-    y = ((height - 1) / 2 - torch.arange(height, dtype=torch.float64)) * step
-    ahead = torch.full((height, width), -1.0, dtype=torch.float64)
-    return torch.stack([x.expand(height, -1), y[:, None].expand(-1, width), ahead], -1).to(torch.float32).to(device)
+def _cos_and_sin(degrees: Tensor) -> tuple[Tensor, Tensor]:
+    """``affine.cos_and_sin`` of many: exact at quarter turns."""
+    quarters = (degrees / 90).floor()
+    rest = (degrees - 90 * quarters) * (math.pi / 180)
+    cos, sin = rest.cos(), rest.sin()
+    odd, half = quarters.remainder(2) == 1, torch.where(quarters.remainder(4) >= 2, -1.0, 1.0)
+    return torch.where(odd, -sin, cos) * half, torch.where(odd, cos, sin) * half
 
 
 def equirect_to_perspective(
@@ -105,25 +102,9 @@ def equirect_to_perspective(
     """
     matrices, fovs = _cameras(yaw, pitch, roll, fov)
     count = _check(images, len(matrices), height, width, mode, convention)
-    result = images.new_empty(count, images.shape[1], height, width)
-    rows, columns = images.shape[2:]
-    padded = positions = None
-    for number in range(count):
-        if padded is None or len(images) > 1:
-            one = images[number if len(images) > 1 else 0][None]
-            padded = one if convention != CONVENTIONS[0] else _over_the_poles(one)
-        if positions is None or len(matrices) > 1:
-            matrix, angle = matrices[number if len(matrices) > 1 else 0], fovs[number if len(fovs) > 1 else 0]
-            if convention == CONVENTIONS[0]:
-                rays = camera_directions(height, width, angle, images.device)
-                positions = _on_padded(positions_of(_turned(rays, matrix), rows, columns))
-            else:
-                positions = panorama_positions(matrix, angle, height, width, rows, columns, images.device)
-        result[number] = (
-            remap(padded, positions[None], mode=mode, border="wrap-x")
-            if convention == CONVENTIONS[0]
-            else read_wrapped(padded, positions, mode)
-        )[0]
+    result = _room(images, count, height, width)
+    way = _way(backend, images, images.shape[3], mode, convention)
+    way.draw_views(images, matrices, fovs, mode, result)
     return result
 
 
@@ -157,25 +138,9 @@ def perspective_to_equirect(
     """
     matrices, fovs = _cameras(yaw, pitch, roll, fov)
     count = _check(images, len(matrices), height, width, mode, convention)
-    result = images.new_empty(count, images.shape[1], height, width)
+    result = _room(images, count, height, width)
     seen = torch.empty(count, height, width, dtype=torch.float32, device=images.device)
-    rows, columns = images.shape[2:]
-    positions = known = None
-    for number in range(count):
-        if positions is None or len(matrices) > 1:
-            matrix, angle = matrices[number if len(matrices) > 1 else 0], fovs[number if len(fovs) > 1 else 0]
-            if convention == CONVENTIONS[0]:
-                texels = _turned(texel_directions(height, width, images.device), matrix.T)
-                positions, known = _on_view(texels, angle, rows, columns)
-            else:
-                positions, known = view_positions(matrix, angle, height, width, rows, columns, images.device)
-        one = images[number if len(images) > 1 else 0][None]
-        read = (
-            remap(one, positions[None], mode=mode, border="border")
-            if convention == CONVENTIONS[0]
-            else read_wrapped(one, positions, mode)
-        )
-        result[number], seen[number] = torch.where(known, read[0], 0), known
+    _way(backend, images, width, mode, convention).draw_panoramas(images, matrices, fovs, mode, result, seen)
     return result, seen
 
 
@@ -200,17 +165,16 @@ def rotate_panorama(
     matrices = camera_rotations(yaw, pitch, roll)
     height, width = images.shape[-2:]
     count = _check(images, len(matrices), height, width, mode, CONVENTIONS[0])
-    result = torch.empty_like(images[:1]).expand(count, -1, -1, -1).clone()
-    directions = texel_directions(height, width, images.device)
+    result = _room(images, count, height, width)
+    way = _way(backend, images, width, mode, CONVENTIONS[0])
+    texels = (yaw.double() * (width / 360)).tolist()
     for number in range(count):
-        one = images[number if len(images) > 1 else 0][None]
-        turn = number if len(matrices) > 1 else 0
-        texels = float(yaw[turn]) / 360 * width
-        if float(pitch[turn]) == float(roll[turn]) == 0 and abs(texels - round(texels)) < _WHOLE:
-            result[number] = one[0].roll(-round(texels), dims=-1)
+        turn = min(number, len(matrices) - 1)
+        one, moved = images[min(number, len(images) - 1)][None], texels[turn]
+        if float(pitch[turn]) == float(roll[turn]) == 0 and abs(moved - round(moved)) < _WHOLE:
+            result[number] = one[0].roll(-round(moved), dims=-1)
         else:
-            positions = _on_padded(positions_of(_turned(directions, matrices[turn]), height, width))
-            result[number] = remap(_over_the_poles(one), positions[None], mode=mode, border="wrap-x")[0]
+            way.draw_views(one, matrices[turn][None], None, mode, result[number][None])
     return result
 
 
@@ -242,34 +206,42 @@ def _check(images: Tensor, turns: int, height: int, width: int, mode: str, conve
     return max(len(images), turns)
 
 
-def _turned(directions: Tensor, matrix: Tensor) -> Tensor:
-    """Each of directions [..., 3] times a matrix; without matrix products, which a GPU may round to TF32."""
-    x, y, z = directions.unbind(-1)
-    return torch.stack([a * x + b * y + c * z for a, b, c in matrix.tolist()], -1)
+def _room(images: Tensor, count: int, height: int, width: int) -> Tensor:
+    """An empty [count, C, height, width], with the channels of a pixel side by side where the images' are."""
+    channels = images.shape[1]
+    if channels > 1 and images.stride(1) == 1:
+        return images.new_empty(count, height, width, channels).movedim(-1, 1)
+    return images.new_empty(count, channels, height, width)
 
 
-def _on_padded(positions: Tensor) -> Tensor:
-    """Positions of a panorama [2, ...] on one with the rows beyond its poles."""
-    return torch.stack([positions[0], positions[1] + _BEYOND])
+def _way(backend: str | None, images: Tensor, columns: int, mode: str, convention: str):
+    """The module that draws.
+
+    Args:
+        columns: of the panoramas.
+    """
+    if backend not in (None, "eager", "triton"):
+        raise ValueError(f"backend: got {backend!r}; expected None, eager or triton.")
+    device = images.device.type
+    simple = mode == "bilinear" and convention == CONVENTIONS[0] and columns % 2 == 0
+    simple = simple and not (images.requires_grad and torch.is_grad_enabled())
+    fused = simple and images.dtype in _FUSED and _extent(images) < 1 << 31  # its offsets are int32
+    if backend == "triton" and not (fused and triton_is_available()):
+        raise ValueError(
+            "backend: triton draws bilinear panoramas of an even width in pixel centres, up to float32, without "
+            f"gradients, where Triton can be imported; got {mode}, {columns} columns, {convention}, {images.dtype}."
+        )
+    if backend == "triton" or (backend is None and fused and device == "cuda" and triton_is_available()):
+        from . import panorama_triton
+
+        return panorama_triton
+    if convention == CONVENTIONS[1]:
+        return panorama_exact
+    if backend is None and simple and device == "cpu" and images.dtype == torch.float32:
+        return panorama_blocks
+    return panorama_eager
 
 
-def _over_the_poles(panorama: Tensor) -> Tensor:
-    """[1, C, H + 4, W]: with the rows that one meets beyond each pole, which are its own half a turn further."""
-    height, width = panorama.shape[2:]
-    above = torch.arange(_BEYOND - 1, -1, -1).clamp_max(height - 1)
-    ends = panorama[:, :, torch.cat([above, height - 1 - above.flip(0)]).to(panorama.device)]
-    half = width // 2
-    ends = ends.roll(half, -1) if width % 2 == 0 else (ends.roll(half, -1) + ends.roll(half + 1, -1)) / 2
-    return torch.cat([ends[:, :, :_BEYOND], panorama, ends[:, :, _BEYOND:]], 2)
-
-
-def _on_view(directions: Tensor, fov: float, height: int, width: int) -> tuple[Tensor, Tensor]:
-    """Where a camera's directions [..., 3] lie on its picture, float32 [2, ...] in pixels, and whether they do."""
-    x, y, z = directions.unbind(-1)
-    ahead = z < 0
-    depth = torch.where(ahead, -z, 1.0)
-    reach = math.tan(math.radians(fov) / 2)
-    x, y = x / depth / reach, y / depth / reach  # the picture's sides are at x = -1 and 1, y = -h/w and h/w
-    known = ahead & (x.abs() <= 1 + _EDGE) & (y.abs() <= height / width * (1 + _EDGE))
-    positions = torch.stack([x * (width / 2) + (width - 1) / 2, (height - 1) / 2 - y * (width / 2)])
-    return positions, known
+def _extent(images: Tensor) -> int:
+    """How far from a picture's first value its last one lies."""
+    return sum((size - 1) * step for size, step in zip(images.shape[1:], images.stride()[1:], strict=True))

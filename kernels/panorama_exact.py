@@ -28,6 +28,39 @@ def _reaches(fov: float, height: int, width: int) -> tuple[float, float]:
     return math.tan(math.radians(fov) / 2), math.tan(math.radians(vertical) / 2)
 
 
+def draw_views(images: Tensor, matrices: Tensor, fovs: list[float], mode: str, result: Tensor) -> None:
+    """See ``panorama_eager.draw_views``.
+
+    Raises:
+        ValueError: a view that is 180 degrees high or more.
+    """
+    positions = None
+    for number in range(len(result)):
+        if positions is None or len(matrices) > 1:
+            turn = min(number, len(matrices) - 1)
+            sizes = (*result.shape[2:], *images.shape[2:])
+            positions = panorama_positions(matrices[turn], fovs[turn], *sizes, images.device)
+        result[number] = read_wrapped(images[min(number, len(images) - 1)][None], positions, mode)[0]
+
+
+def draw_panoramas(
+    images: Tensor, matrices: Tensor, fovs: list[float], mode: str, result: Tensor, seen: Tensor
+) -> None:
+    """See ``panorama_eager.draw_panoramas``.
+
+    Raises:
+        ValueError: a view that is 180 degrees high or more.
+    """
+    positions = known = None
+    for number in range(len(result)):
+        if positions is None or len(matrices) > 1:
+            turn = min(number, len(matrices) - 1)
+            sizes = (*result.shape[2:], *images.shape[2:])
+            positions, known = view_positions(matrices[turn], fovs[turn], *sizes, images.device)
+        read = read_wrapped(images[min(number, len(images) - 1)][None], positions, mode)
+        result[number], seen[number] = torch.where(known, read[0], 0), known
+
+
 def panorama_positions(
     matrix: Tensor, fov: float, height: int, width: int, rows: int, columns: int, device=None
 ) -> Tensor:

@@ -22,6 +22,9 @@ from .exchange import ExchangeBlock
 from .panorama_branch import IMAGE_TOKENS, Branch, BranchSizes, Walk
 
 PANORAMA, VIEWS = "panorama", "views"
+PART = 1 << 25
+"""Numbers that a layer takes at a time in a sampler: enough to keep a GPU busy, half a GiB with all that is around."""
+
 BRANCH = "papernodes_branch"
 """Where transformer_options say which branch a block belongs to."""
 
@@ -271,3 +274,31 @@ def exchange_widths(unet: dict) -> list[int]:
     """Channels of each exchange block, in the order they run: after each downsampler, the middle, before upsamplers."""
     widths = [unet["model_channels"] * times for times in unet["channel_mult"]]
     return [*widths[:-1], widths[-1], *widths[:0:-1]]
+
+
+def held_numbers(unet: dict, places: float, limit: int | None) -> float:
+    """Numbers that a call holds at its height, beside the weights.
+
+    Args:
+        unet: ComfyUI's description.
+        places: of the latents of all rows: of the panorama and of the views, over all frames.
+        limit: see Imagine360Network.forward.
+    """
+    widest = 2 * unet["model_channels"] * places
+    # Within a part: a feed-forward layer's hidden numbers are 8 times its input's, and then half of them once more.
+    return places * kept_channels(unet) + 20 * (widest if limit is None else min(limit, widest))
+
+
+def kept_channels(unet: dict) -> float:
+    """Numbers held at a time for each place of the latents: what waits for the way back, and the layer at hand.
+
+    Most are held in the middle, or where the last upsampler's parts are put together beside the largest level's.
+    """
+    widths = [unet["model_channels"] * times for times in unet["channel_mult"]]
+    waiting = widths[0]
+    for level, (width, count) in enumerate(zip(widths, unet["num_res_blocks"], strict=True)):
+        waiting += width * count / 4**level
+        if level + 1 < len(widths):
+            waiting += width / 4 ** (level + 1)
+    largest = widths[0] * (unet["num_res_blocks"][0] + 1)
+    return max(waiting + 4 * widths[-1] / 4 ** (len(widths) - 1), largest + (2 + 1 / 4) * widths[1])

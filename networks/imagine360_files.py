@@ -32,6 +32,7 @@ from .imagine360_layout import (
     published_layout,
     published_name,
     unet_names,
+    with_positions,
 )
 from .panorama_branch import BranchSizes
 
@@ -137,13 +138,14 @@ def whole_branches(exchange: Source, training: Training) -> list[str]:
         Imagine360FileError: it is another file.
     """
     found = []
-    for role, weights in _exchange_parts(exchange)[1].items():
+    inside = _exchange_parts(exchange)[1]
+    for role, weights in inside.items():
         try:
-            sizes = branch_sizes(own_temporal_names(weights), training)
+            weights = own_temporal_names(weights)
+            sizes = branch_sizes(with_positions(weights, inside["panorama"]), training)
         except LayoutError:
             continue
-        needed = needed_names(sizes)[role]
-        if needed <= own_temporal_names(weights).keys():
+        if needed_names(sizes)[role] <= weights.keys():
             found.append(role)
     return found
 
@@ -207,7 +209,8 @@ def read_network(
                 f"{name} holds no UNet of the {role}. Choose {file} of {SOURCE} for the {role} UNet."
             )
         branches[role] = name, _renamed(name, {**weights, **over})
-    sizes = {role: _sized(name, weights, training) for role, (name, weights) in branches.items()}
+    known = {role: with_positions(weights, branches["panorama"][1]) for role, (_, weights) in branches.items()}
+    sizes = {role: _sized(branches[role][0], weights, training) for role, weights in known.items()}
     if _shown(sizes["views"]) != _shown(sizes["panorama"]):
         raise Imagine360FileError(
             f"{branches['views'][0]} and {branches['panorama'][0]} are of two different networks: their sizes differ. "

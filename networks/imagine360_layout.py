@@ -81,6 +81,11 @@ def branch_sizes(weights: Mapping[str, Tensor], training: Training) -> BranchSiz
     )
 
 
+def with_positions(weights: Mapping[str, Tensor], panorama: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A branch's weights with the panorama's layers for positions where it lacks them: the views' are never used."""
+    return {name: value for name, value in panorama.items() if name.startswith(POSITION_LAYERS)} | dict(weights)
+
+
 def _lacks(part: str, name: str, weights: Mapping[str, Tensor], training: Training) -> bool:
     if name in weights:
         return False

@@ -32,7 +32,12 @@ MODULES = (
     "plan_blobs",
     "apply_blobs",
     "blob_adapter",
+    "perspective_views",
+    "panorama_sphere",
+    "elevation_track",
     "panorama_preview",
+    "imagine360_conditioning",
+    "imagine360_loader",
     "demo_checkpoint",
 )
 

@@ -25,6 +25,7 @@ from ..networks.imagine360_files import (
 from ..networks.imagine360_layout import Training
 from ..networks.sam_encoder import SamFileError, read_sam, sam_patcher
 from ..patches.imagine360 import model_of, operations_for, weight_dtype
+from .demo_adapters import IMAGINE360
 from .sockets import CATEGORY_PANORAMA, NothingThere, PnImageEncoder, check_range
 from .weight_files import find_weights, list_weights, read_weights
 
@@ -75,7 +76,7 @@ class Imagine360Loader(io.ComfyNode):
                 ),
                 io.Combo.Input(
                     "mv_model",
-                    options=list_files(EXCHANGE_FILE, "mv_model", FOLDERS),
+                    options=list_files(EXCHANGE_FILE, "mv_model", FOLDERS, tuple(IMAGINE360)),
                     tooltip=f"What panorama and views exchange. UNets in it count before the other two files. {where}",
                 ),
                 io.Combo.Input(
@@ -121,7 +122,9 @@ class Imagine360Loader(io.ComfyNode):
             raise ValueError(f"'mv_model' is none; choose {EXCHANGE_FILE} of {SOURCE}.")
         # All are looked for before time is spent on the first.
         paths = {
-            widget: find_weights(folders, name, widget, f"{file} from {source}")
+            widget: find_weights(
+                folders, name, widget, f"{file} from {source}", IMAGINE360 if widget == "mv_model" else None
+            )
             for widget, (name, file, source, folders) in chosen.items()
             if name != NONE
         }

@@ -110,6 +110,8 @@ def check_image_encoder(value: object, name: str = "image_encoder") -> object:
     Raises:
         ValueError: something else, which another pack may have put on a socket of the same name.
     """
+    if isinstance(value, NothingThere):
+        raise ValueError(value.sentence)
     if not isinstance(getattr(value, "model", None), SamEncoder):
         raise ValueError(
             f"'{name}' holds a {type(value).__name__}; connect the image_encoder output of Imagine360 Loader."
@@ -188,6 +190,16 @@ def check_pictures(image: Tensor, name: str) -> Tensor:
     if not bool(image.isfinite().all()):
         raise ValueError(f"'{name}' holds NaN or infinite pixels. Check the node that made these images.")
     return image[..., :3].float()
+
+
+def check_panorama(image: Tensor, name: str) -> None:
+    """Raises ValueError unless pictures or masks [B, H, W, ...] are twice as wide as high, and that at least 2."""
+    height, width = image.shape[1:3]
+    if width != 2 * height or height < 2:
+        raise ValueError(
+            f"'{name}' is {width}x{height} pixels; an equirectangular picture is twice as wide as high, and at least "
+            "4x2. Connect a whole panorama (360 by 180 degrees), or scale it."
+        )
 
 
 def check_one_picture(image: Tensor, name: str) -> Tensor:

@@ -21,7 +21,7 @@ import comfy.supported_models_base
 import torch
 from torch import Tensor
 
-from ..networks.imagine360 import Condition, Imagine360Network, StepDraws
+from ..networks.imagine360 import PART, Condition, Imagine360Network, StepDraws, held_numbers
 from ..networks.imagine360_layout import Training
 
 KEY = "papernodes_imagine360"
@@ -33,9 +33,6 @@ POSITION, PITCH = "imagine360_position", "imagine360_pitch"
 """Names in a conditioning's model_conds."""
 
 NEEDED = (PANORAMA, VIEWS, CAMERAS)
-PART = 1 << 25
-"""Numbers that a layer of a loaded network takes at a time."""
-
 _TENSORS = {PANORAMA: "panorama", VIEWS: "views", ANCHOR_FEATURES: "anchor_features", FRAME_FEATURES: "frame_features",
             POSITION: "position", PITCH: "pitch"}  # fmt: skip
 _SEEDS = 1_000_003  # more than there are steps in a schedule
@@ -136,25 +133,10 @@ class Imagine360Model(comfy.model_base.BaseModel):
             cond_shapes: the host's; they are small beside that.
         """
         dtype = self.get_dtype() if self.manual_cast_dtype is None else self.manual_cast_dtype
+        network = self.diffusion_model
+        places = math.prod(input_shape) / network.sizes.unet["out_channels"]
         size = comfy.model_management.dtype_size(dtype)
-        unet = self.diffusion_model.sizes.unet
-        places = math.prod(input_shape) / unet["out_channels"]
-        limit = self.diffusion_model.limit
-        # Where nothing is taken in parts a layer's hidden numbers are 8 times its input's.
-        widest = unet["model_channels"] * 2 * places
-        part = widest if limit is None else min(limit, widest)
-        return size * (places * kept_channels(unet) + 20 * part)
-
-
-def kept_channels(unet: dict) -> float:
-    """Numbers kept at a time for each place of the latents: for the way back, and the layer at hand in and out."""
-    widths = [unet["model_channels"] * times for times in unet["channel_mult"]]
-    kept = widths[0]
-    for level, (width, count) in enumerate(zip(widths, unet["num_res_blocks"], strict=True)):
-        kept += width * count / 4**level
-        if level + 1 < len(widths):
-            kept += width / 4 ** (level + 1)
-    return kept + 2 * widths[min(1, len(widths) - 1)] + 2 * widths[0]
+        return float(size * held_numbers(network.sizes.unet, places, network.limit))
 
 
 def model_of(network: Imagine360Network, training: Training | None = None) -> comfy.model_patcher.ModelPatcher:

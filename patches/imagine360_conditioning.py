@@ -20,11 +20,14 @@ from ..kernels.anchor_view import anchor_pictures, largest_rectangles, relative_
 from ..kernels.panorama import perspective_to_equirect
 from .panorama_latent import EXACT, Camera, views_of
 
-AT_ONCE = 4
-"""Frames that are worked on together."""
+AT_ONCE = 4 * 512 * 1024
+"""Pixels of panoramas that are worked on together: four frames of the published size."""
 
 FACTOR = 8
 """Pixels for each latent."""
+
+FINE, COARSER = 3, 2
+"""Pixels of a clip for each texel of its panorama beyond which it is averaged first, and how many are left then."""
 
 _GREY = 0.5
 _COVERAGE = (64, 128)
@@ -73,6 +76,7 @@ def seen_of_sphere(cameras: Sequence[Camera]) -> float:
 def outpainting(
     frames: Tensor,
     pitch: Tensor,
+    roll: Tensor,
     fov: float,
     cameras: Sequence[Camera],
     height: int,
@@ -85,6 +89,7 @@ def outpainting(
     Args:
         frames: float32 [F, H, W, 3], 0..1, on any device.
         pitch: [F], degrees, above 0 where the camera looks up.
+        roll: [F], degrees, above 0 where it is turned clockwise, seen from behind.
         fov: of the clip, horizontal, degrees.
         cameras: of the views.
         height: of the panorama, pixels, a multiple of 2 * FACTOR; it is twice as wide, and views are half as high.
@@ -96,21 +101,15 @@ def outpainting(
     """
     device, edge = comfy.model_management.get_torch_device(), height // 2
     zeros, fovs = torch.zeros(len(frames)), torch.full((len(frames),), float(fov))
-    # The anchor is cut for a square view, whatever the clip's aspect.
-    different, which = pitch.unique(return_inverse=True)
-    blank, ones = torch.ones(1, 1, 2, 2), torch.ones(len(different))
-    _, square = perspective_to_equirect(
-        blank, 0 * ones, different, 0 * ones, fov * ones, height, 2 * height, mode="nearest", convention=EXACT
-    )
-    rectangles = largest_rectangles(square)[which]
-    panoramas, views, anchors = [], [], []
-    for part in torch.arange(len(frames)).split(AT_ONCE):
+    panoramas, views, anchors, rectangles = [], [], [], []
+    for part in torch.arange(len(frames)).split(max(1, AT_ONCE // (2 * height**2))):
         if on_part is not None:
             on_part(len(part))
-        pictures = frames[part].movedim(-1, 1).to(device)
-        camera = (zeros[part], pitch[part], zeros[part], fovs[part])
+        pictures = _without_much_detail(frames[part].movedim(-1, 1).to(device), 2 * height * fov / 360)
+        camera = (zeros[part], pitch[part], roll[part], fovs[part])
         laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
-        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[part], edge, edge).movedim(1, -1)))
+        rectangles.append(_square_rectangles(pitch[part], roll[part], fov, height, device))
+        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[-1], edge, edge).movedim(1, -1)))
         known = known[:, None]
         laid = torch.where(known > 0.5, laid.clamp(0, 1), _GREY)
         panoramas.append(_masked_latents(laid, known, encode))
@@ -123,8 +122,29 @@ def outpainting(
         torch.cat(panoramas).transpose(0, 1)[None],
         torch.cat(views, 1).flatten(0, 1).transpose(0, 1)[None],
         torch.cat(anchors),
-        relative_positions(rectangles, height, 2 * height)[None],
+        relative_positions(torch.cat(rectangles), height, 2 * height)[None],
     )
+
+
+def _without_much_detail(pictures: Tensor, texels: float) -> Tensor:
+    """Pictures [B, C, H, W] that lie on so many texels across; much finer ones would flicker there."""
+    height, width = pictures.shape[2:]
+    if width <= FINE * texels:
+        return pictures
+    scale = COARSER * texels / width
+    size = [max(1, round(side * scale)) for side in (height, width)]
+    return F.interpolate(pictures, size, mode="bilinear", antialias=True)
+
+
+def _square_rectangles(pitch: Tensor, roll: Tensor, fov: float, height: int, device: torch.device) -> Tensor:
+    """The anchors' rectangles int64 [F, 4]: cut for square pictures, whatever the clip's aspect."""
+    tilts, which = torch.stack([pitch, roll], 1).unique(dim=0, return_inverse=True)
+    zeros, fovs = torch.zeros(len(tilts)), torch.full((len(tilts),), float(fov))
+    square = torch.ones(1, 1, 2, 2, device=device)
+    _, known = perspective_to_equirect(
+        square, zeros, *tilts.T, fovs, height, 2 * height, mode="nearest", convention=EXACT
+    )
+    return largest_rectangles(known)[which]
 
 
 def tagged(conditioning: list, values: Mapping[str, object]) -> list:

@@ -3,15 +3,15 @@
 import torch
 
 CAMERAS = ((0.0, 0.0, 90.0), (120.0, 30.0, 90.0), (-120.0, -30.0, 90.0))
-FRAMES, HEIGHT, WIDTH, SIDE = 4, 16, 32, 8
-WIDTHS, CONTEXT, FEATURES = (32, 32, 64, 64), 24, 6
+FRAMES, HEIGHT, WIDTH, SIDE = 2, 16, 32, 8
+WIDTHS, CONTEXT, FEATURES = (32, 32, 32, 64), 24, 6
 
 UNET = {
     "image_size": 32,
     "in_channels": 9,
     "out_channels": 4,
     "model_channels": 32,
-    "channel_mult": [1, 1, 2, 2],
+    "channel_mult": [1, 1, 1, 2],
     "num_res_blocks": [2, 2, 2, 2],
     "transformer_depth": [1, 1, 1, 1, 1, 1, 0, 0],
     "transformer_depth_output": [1, 1, 1, 1, 1, 1, 1, 1, 1, 0, 0, 0],
@@ -83,8 +83,8 @@ def network(seed: int = 0, **other):
     return fill(Imagine360Network(sizes(**other)), seed)
 
 
-def inputs(seed: int = 0, rows: int = 1):
-    """latents, timesteps, context and condition of a call."""
+def inputs(seed: int = 0, rows: int = 1, cameras=CAMERAS, frames=FRAMES, side: int = SIDE):
+    """latents, timesteps, context and condition of a call; ``side`` is the views'."""
     from papernodes.networks.imagine360 import Condition
 
     generator = torch.Generator().manual_seed(seed)
@@ -92,14 +92,98 @@ def inputs(seed: int = 0, rows: int = 1):
     def drawn(*shape):
         return torch.randn(shape, generator=generator)
 
-    shapes = (FRAMES, HEIGHT, WIDTH), (len(CAMERAS) * FRAMES, SIDE, SIDE)
+    shapes = (frames, HEIGHT, WIDTH), (len(cameras) * frames, side, side)
     condition = Condition(
         *(drawn(rows, 5, *shape) for shape in shapes),
-        CAMERAS,
-        anchor_features=drawn(rows, FRAMES, FEATURES, 8, 8),
-        frame_features=drawn(rows, FRAMES, FEATURES, 8, 8),
-        position=drawn(rows, FRAMES, 6) * 50,
-        pitch=drawn(rows, FRAMES) * 20,
+        cameras,
+        anchor_features=drawn(rows, frames, FEATURES, 8, 8),
+        frame_features=drawn(rows, frames, FEATURES, 8, 8),
+        position=drawn(rows, frames, 6) * 50,
+        pitch=drawn(rows, frames) * 20,
     )
     latents = [drawn(rows, 4, *shape) for shape in shapes]
     return latents, torch.full((rows,), 500.0), drawn(rows, 7, CONTEXT), condition
+
+
+def published(network, unused: bool = True) -> dict[str, dict[str, torch.Tensor]]:
+    """What the published files of a network would hold: "views", "panorama" and "exchange".
+
+    Args:
+        network: of ``network``.
+        unused: with what the published classes hold and never use.
+    """
+    from papernodes.networks.imagine360_layout import exchange_name, published_layout, published_name, unet_names
+
+    names = unet_names(network.sizes.unet)
+    branch, blocks = published_layout(network.sizes)
+    files = {}
+    for role in ("views", "panorama"):
+        state = getattr(network, role).state_dict()
+        files[role] = {published_name(own, names): value.clone() for own, value in state.items()}
+    state = network.exchange.state_dict()
+    files["exchange"] = {exchange_name(own, len(UNET["channel_mult"])): value.clone() for own, value in state.items()}
+    if unused:
+        for role, layout in (("views", branch), ("panorama", branch), ("exchange", blocks)):
+            for name, shape in layout.items():
+                files[role].setdefault(name, torch.zeros(shape))
+    return files
+
+
+def model(seed: int = 0, training=None, **other):
+    """A MODEL of the small network; by default with a schedule that ends before pure noise, where rounding is small."""
+    from papernodes.networks.imagine360_layout import Training
+    from papernodes.patches.imagine360 import model_of
+
+    return model_of(network(seed, **other), training or Training(zero_terminal=False))
+
+
+def conditioning(seed: int = 0, rows: int = 1, text_seed: int = 0, draws=None) -> list:
+    """A CONDITIONING as Imagine360 Conditioning makes it."""
+    import comfy.conds
+    from papernodes.patches import imagine360
+
+    _, _, _, condition = inputs(seed, rows)
+    held = {
+        name: comfy.conds.CONDRegular(getattr(condition, name.removeprefix("imagine360_")))
+        for name in (
+            imagine360.PANORAMA,
+            imagine360.VIEWS,
+            imagine360.ANCHOR_FEATURES,
+            imagine360.FRAME_FEATURES,
+            imagine360.POSITION,
+            imagine360.PITCH,
+        )
+    }
+    held[imagine360.CAMERAS] = comfy.conds.CONDConstant(CAMERAS)
+    held[imagine360.FPS] = comfy.conds.CONDConstant(8.0)
+    if draws is not None:
+        held[imagine360.DRAWS] = comfy.conds.CONDConstant(draws)
+    text = torch.randn(1, 7, CONTEXT, generator=torch.Generator().manual_seed(text_seed))
+    return [[text, {"model_conds": held}]]
+
+
+def packed(rows: int = 1):
+    """The samples of a packed LATENT of zeros."""
+    import comfy.nested_tensor
+
+    return comfy.nested_tensor.NestedTensor(
+        [
+            torch.zeros(rows, 4, FRAMES, HEIGHT, WIDTH),
+            torch.zeros(rows, 4, len(CAMERAS) * FRAMES, SIDE, SIDE),
+        ]
+    )
+
+
+def sample(model, positive, negative, seed: int = 0, rows: int = 1, cfg: float = 3.0, steps: int = 2):
+    """The two parts that Euler steps make of noise, through the host's own guider."""
+    import comfy.sample
+    import comfy.samplers
+
+    guider = comfy.samplers.CFGGuider(model)
+    guider.set_conds(positive, negative)
+    guider.set_cfg(cfg)
+    sigmas = comfy.samplers.calculate_sigmas(model.get_model_object("model_sampling"), "normal", steps)
+    latent = packed(rows)
+    noise = comfy.sample.prepare_noise(latent, seed)
+    sampler = comfy.samplers.sampler_object("euler")
+    return guider.sample(noise, latent, sampler, sigmas, disable_pbar=True, seed=seed).unbind()

@@ -63,7 +63,16 @@ NODE_IDS = [
     "PaperNodes_ApplyBlobs",
     "PaperNodes_BlobTextSchedule",
     "PaperNodes_BlobAdapter",
+    "PaperNodes_Imagine360Conditioning",
+    "PaperNodes_Imagine360Unpack",
+    "PaperNodes_EquirectToPerspective",
+    "PaperNodes_PerspectiveToEquirect",
+    "PaperNodes_CubemapConvert",
+    "PaperNodes_RotatePanorama",
+    "PaperNodes_PanoramaSeam",
+    "PaperNodes_ElevationTrack",
     "PaperNodes_PanoramaPreview",
+    "PaperNodes_Imagine360Loader",
     "PaperNodes_DemoCheckpoint",
 ]
 

@@ -4,6 +4,7 @@ import comfy.ops
 import numpy as np
 import pytest
 import torch
+from papernodes.networks.checkpoints import read_weights
 from papernodes.networks.sam_encoder import (
     DEVIATION,
     MEAN,
@@ -95,8 +96,10 @@ def test_pictures_as_sam_sees_them():
     assert torch.allclose(whole[0, 0], torch.tensor((255 - MEAN[0]) / DEVIATION[0]))
 
 
-def test_wrong_files():
+def test_wrong_files(tmp_path):
     state = sam_state()
+    torch.save(state, tmp_path / "sam.pth")
+    assert read_sam("sam.pth", read_weights(tmp_path / "sam.pth")).sizes == TINY, "a pickle, of which tensors are read"
     bare = {key.removeprefix(PREFIX): weight for key, weight in state.items() if key.startswith(PREFIX)}
     assert read_sam("encoder.safetensors", bare).sizes == TINY
     large = {**bare, "patch_embed.proj.weight": torch.empty(1280, 3, 16, 16, device="meta")}
