@@ -198,7 +198,7 @@ def main() -> None:
 
     use_host()
     use_pack()
-    from papernodes.networks.demo_imagine360 import KIND, initial_imagine360
+    from papernodes.networks.demo_imagine360 import KIND, initial_imagine360, metadata
 
     from demo import train_vae
     from networks.demo_format import load, save
@@ -224,7 +224,7 @@ def main() -> None:
     say(f"{pool.made} clips made in {refreshing.seconds:.0f} s")
     trainer.group.leave()
     target = arguments.out / f"{KIND}.safetensors"
-    save(target, trainer.averaged(), trainer.metadata(KIND))
+    save(target, trainer.averaged(), {**trainer.metadata(KIND), **metadata()})
     say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
     held = {name: value.to(device) for name, value in load(target, KIND)[0].items()}
     draw_samples(build_network(device), cast_weights(held, base, torch.float32), text, vae, pool, arguments)

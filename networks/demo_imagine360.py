@@ -9,8 +9,10 @@ hold, and from there on both go through the same door. There are no image tokens
 from __future__ import annotations
 
 import functools
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 
 import torch
@@ -22,6 +24,7 @@ from .demo_light import FIRST, tuned_layers
 from .demo_lora import apply_factors, initial_factors
 from .demo_motion import POSITIONS, module_shapes, position_table
 from .imagine360 import Imagine360Network
+from .imagine360_files import METADATA
 from .imagine360_layout import Training, exchange_name, published_name, unet_names
 from .motion import ModuleSizes, Place
 from .panorama_branch import BranchSizes
@@ -45,6 +48,13 @@ TRAINING = Training(
 
 _PUBLISHED = {"panorama": "pano_unet.", "views": "unet."}
 _INNER = "temporal_transformer."
+
+
+def metadata() -> dict[str, str]:
+    """What the file says beside what every demonstration file does: in what it differs from the published one."""
+    usual = Training()
+    told = {name: value for name, value in asdict(TRAINING).items() if value != getattr(usual, name)}
+    return {METADATA: json.dumps(told)}
 
 
 def sizes() -> BranchSizes:

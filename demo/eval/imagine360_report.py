@@ -87,7 +87,7 @@ class Imagine360Models:
     @torch.no_grad()
     def draw(
         self, clips: PanoramaClips, prompts: list[str], seed: int, without: tuple[str, ...] = (), cfg: float = CFG,
-        steps: int = STEPS, batch: int = 32,
+        steps: int = STEPS, batch: int = 85,
     ) -> Tensor:  # fmt: skip
         """Panoramas float32 [B, T, 3, H, 2 H] on the CPU.
 
@@ -146,7 +146,7 @@ def on_host(clips: PanoramaClips) -> PanoramaClips:
     return PanoramaClips(clips.panoramas.cpu(), clips.videos.cpu(), clips.moves.cpu(), clips.pitch)
 
 
-def clips_of(count: int, seed: int, device: torch.device, part: int = 17) -> list[tuple[PanoramaClips, list[str]]]:
+def clips_of(count: int, seed: int, device: torch.device, part: int = 85) -> list[tuple[PanoramaClips, list[str]]]:
     """Clips and their prompts, ``part`` of one pitch at a time."""
     scenes, generator = scenes_of(count, seed), torch.Generator().manual_seed(seed)
     told = captions(scenes, seed, full=True)
