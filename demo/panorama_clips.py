@@ -29,6 +29,12 @@ EXACT = "Imagine360 exact"
 MOVES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "ahead": (0.0, 1.0), "back": (0.0, -1.0)}
 """Where the viewer goes: to the right and ahead."""
 
+CHARACTERS = (0.55, 0.45, 0.0, 0.0)
+"""Weights of how many there are."""
+
+NEARER = 1.3
+"""How much larger they are than in flat pictures: the autoencoder keeps little of what is a few latents wide."""
+
 REACH = (0.15, 0.4)
 """How far in a clip, of the distance to what is seen."""
 

@@ -21,7 +21,7 @@ from demo import training
 from demo.clip_pool import ClipPool, Refreshing, parts_of
 from demo.diffusion import add_noise, add_time_arguments, attention_name, encode_text, signal_levels, time_draw
 from demo.eval.image_models import noise_levels, schedule
-from demo.panorama_clips import FRAMES, HEIGHT, clip_maker, cube_cameras, noise_index, shared_noise
+from demo.panorama_clips import CHARACTERS, FRAMES, HEIGHT, clip_maker, cube_cameras, noise_index, shared_noise
 from demo.train_image import captions_of_batch, load_models
 from demo.training import Trainer, autocast, say
 from demo.training_drawings import save_grid
@@ -192,7 +192,7 @@ def main() -> None:
     finished = arguments.begin_with
     progress = earlier_progress(arguments, "--begin-with", finished, "imagine360")
     seed = arguments.seed * 1000 + progress.step + 131 + 400_000 * arguments.group.number
-    source = ClipSource(arguments, seed, 1, silent=2)
+    source = ClipSource(arguments, seed, 1, silent=2, characters=CHARACTERS)
 
     from demo.bare_machine import use_host, use_pack
 

@@ -23,7 +23,7 @@ from demo.eval.image_report import REPORTS
 from demo.eval.imagine360_measures import AHEAD, BEHIND, inside, motion, moved, seam
 from demo.eval.reading import share_of
 from demo.eval.video_measures import mean_interval
-from demo.panorama_clips import FRAMES, HEIGHT, MOVES, PanoramaClips, conditions, draw_clips
+from demo.panorama_clips import CHARACTERS, FRAMES, HEIGHT, MOVES, PanoramaClips, conditions, draw_clips
 from demo.training_data import encode_pictures
 from demo.training_drawings import save_grid
 from demo.world.captions import captions
@@ -50,7 +50,7 @@ ARMS: dict[str, tuple[str, ...]] = {
 
 def scenes_of(count: int, seed: int) -> Scenes:
     """Held-out characters."""
-    return draw_scenes(count, seed, combinations="held_out")
+    return draw_scenes(count, seed, characters=CHARACTERS, combinations="held_out")
 
 
 class Imagine360Models:
