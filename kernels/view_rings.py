@@ -32,3 +32,14 @@ def icosahedron_views() -> tuple[Tensor, Tensor]:
     yaw = [around for _, ring_yaw in rings for around in ring_yaw]
     pitch = [height for height, ring_yaw in rings for _ in ring_yaw]
     return torch.tensor(yaw), torch.tensor(pitch)
+
+
+def cube_views() -> tuple[Tensor, Tensor]:
+    """Cameras that look at a cube's faces: ahead, to the right, behind, to the left, up, down.
+
+    Six views of 90 degrees just see everything: a third of the work of the icosahedron's twenty.
+
+    Returns:
+        yaw, pitch: float32 [6] each, degrees.
+    """
+    return torch.tensor([0.0, 90.0, 180.0, -90.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 0.0, 90.0, -90.0])

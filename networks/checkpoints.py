@@ -38,13 +38,14 @@ def read_weights(path: str | os.PathLike) -> dict[str, Tensor]:
 def _expansions() -> Mapping[str, Callable[[str | os.PathLike, str], dict[str, Tensor]]]:
     """Kind of a small file -> what makes the published layout of it."""
     # These modules use what is below.
-    from . import demo_blob_adapter, demo_light, demo_manga_ninja, demo_motion
+    from . import demo_blob_adapter, demo_imagine360, demo_light, demo_manga_ninja, demo_motion
 
     lights = dict.fromkeys(demo_light.FILE_KINDS, demo_light.load_light)
     manga = dict.fromkeys((demo_manga_ninja.REFERENCE, demo_manga_ninja.POINTS), demo_manga_ninja.load_published)
     whole = {
         demo_motion.KIND: lambda path, _: demo_motion.load_motion(path),
         demo_blob_adapter.KIND: lambda path, _: demo_blob_adapter.load_adapter(path),
+        demo_imagine360.KIND: lambda path, _: demo_imagine360.load_imagine360(path),
     }
     return {**lights, **manga, **whole}
 

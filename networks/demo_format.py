@@ -40,6 +40,7 @@ KINDS = (
     "manga_ninja_points",
     "manga_ninja_control",
     "blob_adapter",
+    "imagine360",
 )
 
 _FORMAT = "papernodes-demo"

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ..networks import demo_blob_adapter, demo_light, demo_manga_ninja, demo_motion
-from ..networks.demo_format import KINDS
+from ..networks import demo_blob_adapter, demo_imagine360, demo_light, demo_manga_ninja, demo_motion
 from ..networks.demo_image import UNET_CONFIG
 
 _PREFIX = "papernodes_demo_"
@@ -20,7 +19,7 @@ MANGA_REFERENCES, MANGA_POINTS = (
 )
 """What MangaNinja Loader lists -> kind of file."""
 
-IMAGINE360 = {f"{_PREFIX}{kind}.safetensors": kind for kind in KINDS if kind == "imagine360"}
+IMAGINE360 = {f"{_PREFIX}{demo_imagine360.KIND}.safetensors": demo_imagine360.KIND}
 """What Imagine360 Loader lists under mv_model -> kind of file; such a file holds all networks."""
 
 BLOB_ADAPTERS = {f"{_PREFIX}{demo_blob_adapter.KIND}.safetensors": demo_blob_adapter.KIND}

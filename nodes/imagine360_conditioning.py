@@ -11,7 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..kernels.schedule import Schedule
-from ..kernels.view_rings import icosahedron_views
+from ..kernels.view_rings import cube_views, icosahedron_views
 from ..networks.sam_encoder import encode_pictures
 from ..patches.imagine360 import (
     ANCHOR_FEATURES,
@@ -37,7 +37,7 @@ from .sockets import (
     check_range,
 )
 
-RINGS = {"icosahedron 20": icosahedron_views}
+RINGS = {"icosahedron 20": icosahedron_views, "cube 6": cube_views}
 """Choice of 'view_ring' -> yaw and pitch of its cameras."""
 
 MOST_FRAMES = 64

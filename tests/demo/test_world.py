@@ -1,6 +1,7 @@
 """The toy world: its scenes, renderer and ground truth, by laws that any right renderer obeys."""
 
 import hashlib
+import math
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import torch.nn.functional as F
 from demo.world import attributes, shapes
 from demo.world.dress import OUTLINE
 from demo.world.geometry import character_to_picture
-from demo.world.panorama import render_panorama
+from demo.world.panorama import cylinder_points, render_panorama
 from demo.world.render import LAYERS, render
-from demo.world.scene import concatenate, draw_scenes, repose
+from demo.world.scene import concatenate, draw_scenes, repose, still_camera, still_characters
 from demo.world.truth import ellipses, forward_flow, matched_points
 
 
@@ -263,6 +264,24 @@ def test_panoramas_close_and_agree_with_the_flat_picture():
     middle = whole[:, 127, 192:320]
     agree = (flat[:, 63] == middle).float().mean()
     assert agree > 0.97
+
+
+def test_a_viewer_who_walks():
+    scenes = still_characters(still_camera(draw_scenes(4, 18, frames=2)))
+    on_the_axis = render_panorama(scenes, 64).frames
+    assert torch.equal(render_panorama(scenes, 64, viewer=torch.zeros(4, 2, 2)).frames, on_the_axis)
+    # Ahead by half the radius: ahead everything is half as far away, behind half as far again.
+    longitude = torch.tensor([0.0, math.pi / 2, math.pi])
+    around, distance = cylinder_points(longitude, torch.tensor([[[0.0, 0.5]]]))
+    assert torch.allclose(distance[0, 0], torch.tensor([0.5, math.sqrt(0.75), 1.5]))
+    assert torch.allclose(around[0, 0, :2], torch.tensor([0.0, math.pi / 3]), atol=1e-6)
+    # To the right: what is seen straight ahead lay to the right, what is seen straight behind as well.
+    around, _ = cylinder_points(longitude, torch.tensor([[[0.5, 0.0]]]))
+    assert torch.allclose(around[0, 0, 0::2], torch.tensor([math.pi / 6, math.pi * 5 / 6]), atol=1e-6)
+    walked = render_panorama(scenes, 64, viewer=torch.tensor([[0.0, 0.0], [0.4, 0.0]]).expand(4, 2, 2)).frames
+    assert torch.equal(walked[:, 0], on_the_axis[:, 0]) and (walked[:, 1] - on_the_axis[:, 1]).abs().mean() > 0.01
+    with pytest.raises(ValueError, match="viewer"):
+        render_panorama(scenes, 64, viewer=torch.full((4, 2, 2), 0.6))
 
 
 def test_turning_all_the_way_round_changes_nothing():

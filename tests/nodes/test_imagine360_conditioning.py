@@ -171,7 +171,7 @@ def test_parts_do_not_show(monkeypatch):
         ({"fov": 0.0}, "'fov' is 0.0"),
         ({"fov": 180.0}, "'fov' is 180.0"),
         ({"view_fov": 60.0}, r"'view_fov' is 60: the 20 views of icosahedron 20 see 9\d% of what is around"),
-        ({"view_ring": "cube"}, "'view_ring' is 'cube'; expected one of: icosahedron 20"),
+        ({"view_ring": "cube"}, "'view_ring' is 'cube'; expected one of: icosahedron 20, cube 6"),
         ({"frames": 5}, "'video' holds 4 frames, and 'frames' is 5. Connect a longer video"),
         ({"frames": 32, "video": clip(20)}, "holds 20 frames, and 'frames' is 32. Set it to 16"),
         ({"frames": 24, "video": clip(24), "image_encoder": sam()}, "'frames' is 24; .* multiple of 16 up to 64"),
