@@ -73,7 +73,6 @@ NODE_IDS = [
     "PaperNodes_PanoramaSeam",
     "PaperNodes_ElevationTrack",
     "PaperNodes_Imagine360Loader",
-    "PaperNodes_PanoramaPreview",
     "PaperNodes_PanoramaModel",
     "PaperNodes_PanoramaViews",
     "PaperNodes_PanoramaVAEEncode",
