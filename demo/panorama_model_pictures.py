@@ -1,4 +1,4 @@
-"""Draws the help pictures of the panorama nodes with the small image model: ``python -m demo.panorama_pictures``.
+"""Draws the help pictures of the panorama nodes with the small image model: ``python -m demo.panorama_model_pictures``.
 
 ``--only NAME`` draws one of them: model, decode, encode or views (some minutes on a processor).
 """
