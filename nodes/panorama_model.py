@@ -35,8 +35,8 @@ class PanoramaModel(io.ComfyNode):
                     options=list(METHODS),
                     default=METHODS[0],
                     tooltip=(
-                        "automatic: circular padding for UNets (SD1.5, SDXL), rolling for others. rotary wrap: Wan, "
-                        "Flux, Chroma, Qwen-Image, HunyuanVideo. rolling: any model, turned anew at every step."
+                        "automatic: circular padding for UNets (SD1.5, SDXL), a rotary wrap for Wan, Flux, Chroma, "
+                        "Qwen-Image and HunyuanVideo, rolling for others: the latent is turned anew at every step."
                     ),
                 ),
                 io.Combo.Input(

@@ -72,7 +72,7 @@ def method_for(network: object, wanted: str = AUTOMATIC) -> str:
     """
     name = type(network).__name__
     if wanted == AUTOMATIC:
-        return PADDING if isinstance(network, UNetModel) else ROLLING
+        return PADDING if isinstance(network, UNetModel) else ROTARY if is_rotary(network) else ROLLING
     if wanted == PADDING and not isinstance(network, UNetModel):
         raise ValueError(
             f"'method' is {PADDING}, and 'model' ({name}) is no UNet: its attention knows where columns are. Choose "

@@ -79,7 +79,7 @@ class PanoramaGuider(comfy.samplers.CFGGuider):
         self.clean = self.shown = None
         if latent_image is not None and bool(torch.count_nonzero(latent_image)):
             self.clean = self.inner_model.process_latent_in(latent_image)
-            self.shown = self.clean if self.pictures is None else self.pictures.decode(self.clean)
+            self.shown = self.clean if self.pictures is None else self.pictures.decode(self.clean).to(noise)
         # A view is a picture of its own: sizes in conditions are its own, too.
         one = noise.new_zeros(*noise.shape[:-2], self.fusion.columns, self.fusion.columns)
         conditions = {name: [entry.copy() for entry in entries] for name, entries in self.conds.items()}

@@ -218,7 +218,7 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--n", type=int, default=170, help="panoramas of places a row and seed")
-    parser.add_argument("--panoramas", type=int, default=48, help="of one character a row and seed")
+    parser.add_argument("--panoramas", type=int, default=60, help="of one character a row and seed")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--cfg", type=float, default=CFG)
     parser.add_argument("--steps", type=int, default=20)

@@ -238,7 +238,7 @@ def test_areas_are_left_alone():
 def test_ways_and_errors():
     assert set(EMBEDDERS) <= set(FAMILIES)
     networks = {family: model_of(family).model.diffusion_model for family in LATENTS}
-    assert [method_for(networks[family]) for family in LATENTS] == [PADDING] * 2 + [ROLLING] * 4
+    assert [method_for(networks[family]) for family in LATENTS] == [*[PADDING] * 2, ROLLING, ROTARY, ROLLING, ROTARY]
     assert [family for family in LATENTS if is_rotary(networks[family])] == ["wan", "hunyuan_video"]
     with pytest.raises(ValueError, match=r"'model' \(OpenAISignatureMMDITWrapper\) has no rotary positions"):
         with_panorama(model_of("sd3"), Panorama(ROTARY))
