@@ -1,14 +1,10 @@
-"""What the panorama nodes do on the shipped image model: the report's bars, and 32 panoramas measured again."""
-
-import json
+"""What the panorama nodes do on the shipped image model: 32 panoramas measured."""
 
 import comfy.samplers
 import pytest
 import torch
 
-from demo.eval import frozen, panorama_report
-from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
-from demo.eval.image_report import REPORTS
+from demo.eval.image_models import CHECKPOINTS, ImageModels
 from demo.eval.network_reader import NetworkReader
 from demo.eval.panorama_measures import seam_changes, shown_right
 from demo.eval.panorama_models import Arm, draw, look, rendered_views, ring_yaws
@@ -24,7 +20,6 @@ from demo.eval.panorama_report import (
     SEAMS,
     VIEWS,
     VIEWS_HEIGHT,
-    WANTED,
     WITH_BAR,
     WITHOUT_BAR,
     place_prompts,
@@ -40,33 +35,8 @@ LOWERED = 0.10
 
 
 @pytest.fixture(scope="module")
-def report():
-    return json.loads((REPORTS / "panorama.json").read_text(encoding="ascii"))
-
-
-@pytest.fixture(scope="module")
 def models():
     return ImageModels(CHECKPOINTS, torch.device("cpu"))
-
-
-def test_the_report_is_of_the_shipped_files(report):
-    assert report["checkpoints"] == file_hashes() and report["readers"] == frozen.current()
-    assert report["seeds"] >= 3 and report["n"] * report["seeds"] >= 500
-    assert report["panoramas"] * report["seeds"] * report["views_each"] >= 500
-    assert report["steps"] == 20 and report["cfg"] == CFG
-    assert report["table"]["seams"].keys() == SEAMS.keys() and report["table"]["views"].keys() >= ARMS.keys()
-    assert (REPORTS / "panorama.md").read_text(encoding="ascii") == panorama_report.markdown(report)
-
-
-def test_edges_meet(report):
-    table = report["table"]["seams"]
-    assert table[PLAIN]["seam"]["low"] > WITHOUT_BAR and table[ROUND]["seam"]["high"] < WITH_BAR
-
-
-def test_shapes_are_kept_above_and_below(report):
-    table = report["table"]["views"]
-    assert table[WANTED]["shape steep"]["low"] > 0.9, "what cannot be read cannot be measured"
-    assert table[VIEWS]["shape steep"]["low"] >= KEPT_BAR and table[VIEWS]["gain"]["low"] >= KEPT_GAIN
 
 
 def test_32_seams(models):
