@@ -1,7 +1,7 @@
 """Draws what Imagine360's demonstration shows: ``python -m demo.imagine360_pictures [--clip]``.
 
-With --clip demo/media's toy_walk.webp alone, what the template demo_imagine360 begins with: eight frames of 128x128
-that a camera saw who went to the right through a city. Without it panoramas.webp for the README: first and last frames
+With --clip demo/media's toy_walk.png alone, what the template demo_imagine360 begins with: eight frames of 128x128
+that a camera saw who went to the right past the trees of a snowy place. Without it panoramas.webp for the README: first and last frames
 of what was given, of what is drawn, and of the truth.
 """
 
@@ -20,7 +20,7 @@ from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
-CLIP_SEED, CLIP_PLACE, CLIP_MOVE = 12, "city", "right"
+CLIP_SEED, CLIP_PLACE, CLIP_MOVE = 12, "snow", "right"
 SHOWN_SEED, SHOWN = 930_000_000, 4
 ROUND = 125
 """Milliseconds that a frame is shown."""
@@ -28,8 +28,8 @@ ROUND = 125
 
 def walk() -> tuple[PanoramaClips, str]:
     """One clip, and what is said of it."""
-    scenes = draw_scenes(64, CLIP_SEED, characters=CHARACTERS, combinations="held_out")
-    here = (scenes.background == BACKGROUNDS.index(CLIP_PLACE)).nonzero()[:, 0]
+    scenes = draw_scenes(128, CLIP_SEED, characters=CHARACTERS, combinations="held_out")
+    here = ((scenes.background == BACKGROUNDS.index(CLIP_PLACE)) & (scenes.count == 1)).nonzero()[:, 0]
     generator = torch.Generator().manual_seed(CLIP_SEED)
     clips = draw_clips(scenes.select(here), generator)
     number = int((clips.moves == list(MOVES).index(CLIP_MOVE)).nonzero()[0, 0])
@@ -39,11 +39,11 @@ def walk() -> tuple[PanoramaClips, str]:
 
 
 def write_clip() -> None:
-    """Write toy_walk.webp, without loss."""
+    """Write toy_walk.png, an animated PNG."""
     clip, told = walk()
     first, *others = to_images(clip.videos[0])
-    path = MEDIA / "toy_walk.webp"
-    first.save(path, save_all=True, append_images=others, duration=ROUND, loop=0, lossless=True, quality=100, method=6)
+    path = MEDIA / "toy_walk.png"
+    first.save(path, save_all=True, append_images=others, duration=ROUND, loop=0, optimize=True)
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB, pitch {clip.pitch:.1f} degrees: {told}")
 
 
@@ -73,7 +73,7 @@ def write_panoramas() -> None:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--clip", action="store_true", help="toy_walk.webp alone")
+    parser.add_argument("--clip", action="store_true", help="toy_walk.png alone")
     if parser.parse_args().clip:
         write_clip()
     else:

@@ -62,7 +62,7 @@ def test_the_report_is_of_the_shipped_files(report):
 
 
 def test_the_shipped_files_are_small_and_no_others():
-    others = ("image_", "ic_light_", "relight_", "manga_ninja_", "blob_adapter")
+    others = ("image_", "ic_light_", "relight_", "manga_ninja_", "blob_adapter", "imagine360")
     paths = [path for path in CHECKPOINTS.rglob("*") if not path.name.startswith(others)]
     found = {path.relative_to(CHECKPOINTS).as_posix() for path in paths}
     lora, story = (f"loras/papernodes_demo_{name}.safetensors" for name in ("warped_noise", "story"))
