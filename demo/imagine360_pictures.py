@@ -1,8 +1,8 @@
 """Draws what Imagine360's demonstration shows: ``python -m demo.imagine360_pictures [--clip]``.
 
 With --clip demo/media's toy_walk.png alone, what the template demo_imagine360 begins with: eight frames of 128x128
-that a camera saw who went to the right past the trees of a snowy place. Without it panoramas.webp for the README: first and last frames
-of what was given, of what is drawn, and of the truth.
+that a camera saw who went to the right past the trees of a snowy place. Without it panoramas.webp for the README: first
+and last frames of what was given, of what is drawn, and of the truth.
 """
 
 import argparse
