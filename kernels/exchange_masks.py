@@ -6,8 +6,7 @@ one picture to the other gives, here in closed form: how much a pixel counts in 
 hats. The warps are the method's own ("Imagine360 exact"): grids that include both ends of what they span, a vertical
 field of view that is linear in the angle.
 
-A camera is (yaw, pitch, fov) in degrees: yaw turns it to the right, pitch up, fov is its horizontal field of view. In
-this module a direction is (ahead, right, up).
+A camera is (yaw, pitch, fov) in degrees: yaw turns it to the right, pitch up, fov is its horizontal field of view.
 """
 
 from __future__ import annotations
@@ -16,8 +15,10 @@ import math
 from collections.abc import Sequence
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
+
+from .panorama import camera_rotations
+from .panorama_exact import panorama_positions, view_positions
 
 Camera = tuple[float, float, float]
 Size = tuple[int, int]
@@ -36,64 +37,10 @@ def check_cameras(cameras: Sequence[Camera]) -> None:
             )
 
 
-def half_extents(fov: float, size: Size) -> tuple[float, float]:
-    """How far a view reaches to the right and up at distance 1; its vertical field of view is linear in the angle."""
-    height, width = size
-    return math.tan(math.radians(fov) / 2), math.tan(math.radians(fov * height / width) / 2)
-
-
-def camera_matrix(yaw: float, pitch: float) -> Tensor:
-    """float32 [3, 3]: what the camera calls (ahead, right, up) -> what the panorama calls so."""
-    a, b = math.radians(yaw), math.radians(pitch)
-    turn = torch.tensor([[math.cos(a), -math.sin(a), 0.0], [math.sin(a), math.cos(a), 0.0], [0.0, 0.0, 1.0]])
-    lift = torch.tensor([[math.cos(b), 0.0, -math.sin(b)], [0.0, 1.0, 0.0], [math.sin(b), 0.0, math.cos(b)]])
-    return turn @ lift
-
-
-def places_on_panorama(camera: Camera, view_size: Size, panorama_size: Size) -> Tensor:
-    """Where the pixels of a view lie on a panorama.
-
-    Args:
-        camera: see the module.
-        view_size, panorama_size: (height, width), pixels.
-
-    Returns:
-        float32 [2, h, w]: column and row, pixels; 0 = the centre of the first, and the last = the other end.
-    """
-    (height, width), (panorama_height, panorama_width) = view_size, panorama_size
-    right, up = half_extents(camera[2], view_size)
-    y = torch.linspace(-right, right, width).expand(height, width)
-    z = torch.linspace(up, -up, height)[:, None].expand(height, width)
-    rays = F.normalize(torch.stack([torch.ones_like(y), y, z], -1), dim=-1) @ camera_matrix(*camera[:2]).T
-    ahead, right_of, above = rays.unbind(-1)
-    longitude, latitude = torch.atan2(right_of, ahead), torch.asin(above.clamp(-1, 1))
-    column = (longitude / math.pi + 1) * (panorama_width - 1) / 2
-    row = (1 - latitude / (math.pi / 2)) * (panorama_height - 1) / 2
-    return torch.stack([column, row])
-
-
-def places_on_view(camera: Camera, view_size: Size, panorama_size: Size) -> tuple[Tensor, Tensor]:
-    """Where the pixels of a panorama lie on a view.
-
-    Args:
-        camera, view_size, panorama_size: see places_on_panorama.
-
-    Returns:
-        float32 [2, H, W]: column and row, from 0 to the view's width and height; bool [H, W]: what the view sees.
-    """
-    height, width = panorama_size
-    right, up = half_extents(camera[2], view_size)
-    longitude = torch.linspace(-math.pi, math.pi, width).expand(height, width)
-    latitude = torch.linspace(math.pi / 2, -math.pi / 2, height)[:, None].expand(height, width)
-    across = latitude.cos()
-    rays = torch.stack([across * longitude.cos(), across * longitude.sin(), latitude.sin()], -1)
-    ahead, y, z = (rays @ camera_matrix(*camera[:2])).unbind(-1)
-    known = ahead > 0
-    ahead = torch.where(known, ahead, 1.0)
-    y, z = y / ahead, z / ahead
-    known = known & (y.abs() < right) & (z.abs() < up)
-    places = torch.stack([(y + right) / (2 * right) * view_size[1], (up - z) / (2 * up) * view_size[0]])
-    return places, known
+def _matrix(camera: Camera) -> Tensor:
+    """float64 [3, 3] as ``panorama_exact`` takes it."""
+    yaw, pitch, _ = torch.tensor(camera, dtype=torch.float64)
+    return camera_rotations(yaw[None], pitch[None], torch.zeros(1))[0]
 
 
 def exchange_masks(
@@ -141,13 +88,15 @@ def exchange_masks(
 
 def _warped(camera: Camera, view_size: Size, panorama_size: Size, antipodal: bool, device) -> tuple[Tensor, Tensor]:
     """[panorama, view] both: how much pixels count for each other when warped to the view, and from it."""
-    columns, rows = places_on_panorama(camera, view_size, panorama_size).to(device).flatten(1)
+    places = panorama_positions(_matrix(camera), camera[2], *view_size, *panorama_size)
+    columns, rows = places.float().to(device).flatten(1)
     seen = _bilinear(columns, rows, panorama_size)
     if antipodal:
         seen = seen.unflatten(1, panorama_size).roll(-(panorama_size[1] // 2), dims=2).flatten(1)
         camera = (camera[0] + 180.0, *camera[1:])
-    (columns, rows), known = places_on_view(camera, view_size, panorama_size)
-    shown = _bilinear(columns.flatten().to(device), rows.flatten().to(device), view_size)
+    places, known = view_positions(_matrix(camera), camera[2], *panorama_size, *view_size)
+    columns, rows = places.float().to(device).flatten(1)
+    shown = _bilinear(columns, rows, view_size)
     return seen.T, shown * known.flatten().to(shown)[:, None]
 
 

@@ -1,7 +1,8 @@
 """Sines and cosines of longitude and latitude, by which Imagine360's exchange blocks know where tokens look.
 
 The frequencies of the narrowest blocks reach 2^79, so that what comes of them depends on how angles were rounded:
-``dtype`` is the arithmetic of every step. The published weights were trained and used with bfloat16.
+``dtype`` is the arithmetic of every step. The published weights were trained and used with bfloat16. Directions here
+are (ahead, right, up), in the order in which the method adds them up, which bfloat16 shows too.
 """
 
 from __future__ import annotations
@@ -12,9 +13,23 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from .exchange_masks import Camera, Size, camera_matrix, check_cameras, half_extents
+from .exchange_masks import Camera, Size, check_cameras
 
 _WIDEST_OCTAVES = 80
+
+
+def half_extents(fov: float, size: Size) -> tuple[float, float]:
+    """How far a view reaches to the right and up at distance 1; its vertical field of view is linear in the angle."""
+    height, width = size
+    return math.tan(math.radians(fov) / 2), math.tan(math.radians(fov * height / width) / 2)
+
+
+def camera_matrix(yaw: float, pitch: float) -> Tensor:
+    """float32 [3, 3]: what the camera calls (ahead, right, up) -> what the panorama calls so."""
+    a, b = math.radians(yaw), math.radians(pitch)
+    turn = torch.tensor([[math.cos(a), -math.sin(a), 0.0], [math.sin(a), math.cos(a), 0.0], [0.0, 0.0, 1.0]])
+    lift = torch.tensor([[math.cos(b), 0.0, -math.sin(b)], [0.0, 1.0, 0.0], [math.sin(b), 0.0, math.cos(b)]])
+    return turn @ lift
 
 
 def frequency_bands(count: int) -> Tensor:
