@@ -1,6 +1,6 @@
 """A UNet that sees its picture's left and right edges meet, and if asked what lies beyond its poles.
 
-Every convolution that is wider than a column is handed the columns from the other side (Wang et al., Imagine360, 2024,
+Every convolution that is wider than a column is handed the columns from the other side (Tan et al., Imagine360, 2024,
 pad the panorama so), and only those: norms, attention and time see the picture as it is. Hooks are put round the
 convolutions for the duration of a call, see patches/frames.py for why.
 """
