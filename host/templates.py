@@ -229,9 +229,9 @@ def draw_thumbnail(name: str, pictures: dict):
     if name == "demo_panorama":  # turned by half, so that its edges meet in the middle
         panorama = pictures["Save pictures of the panorama"][0]
         return slices([numpy.roll(panorama, panorama.shape[1] // 2, 1)])
-    if name == "demo_imagine360":  # its first and its last frame
-        clip = pictures["Save pictures of the panorama"]
-        return one_above_others(clip[0], [clip[-1]])
+    if name == "demo_imagine360":
+        first, last = (pictures[f"Save pictures of the {which} frame"][0] for which in ("first", "last"))
+        return one_above_others(first, [last])
     if name == "demo_panorama_views":
         return slices([pictures["Save pictures of the panorama"][0]])
     if "Save pictures of the panorama" in pictures:

@@ -56,7 +56,11 @@ EXPECTED: dict[str, dict[str, int]] = {
         "Save video": 17,
     },
     "demo_dragged_light": {"Save relit pictures": 1, "Save pictures of light": 1},
-    "demo_imagine360": {"Save pictures of the panorama": 8},
+    "demo_imagine360": {
+        "Save pictures of the first frame": 1,
+        "Save pictures of the last frame": 1,
+        "Save pictures of what lies behind": 8,
+    },
     "demo_line_art": {"Save pictures": 1},
     "demo_manga_ninja": {"Save coloured pictures": 1},
     "demo_motion_transfer": {"Save flow picture": 48, "Save noise picture": 5, "Save video": 17},
