@@ -183,13 +183,24 @@ def _read(picture: Tensor, directions: Tensor) -> Tensor:
     return remap(picture, positions[None], border="wrap-x")[0].movedim(0, -1)
 
 
+def over_the_poles(panoramas: Tensor, rows: int) -> Tensor:
+    """[B, C, H + 2 rows, W]: with the rows that one meets beyond each pole, which are its own half a turn further.
+
+    Args:
+        panoramas: floating [B, C, H, W].
+        rows: beyond each pole; beyond H the last one comes again.
+    """
+    height, width = panoramas.shape[2:]
+    above = torch.arange(rows - 1, -1, -1).clamp_max(height - 1)
+    ends = panoramas[:, :, torch.cat([above, height - 1 - above.flip(0)]).to(panoramas.device)]
+    half = width // 2
+    ends = ends.roll(half, -1) if width % 2 == 0 else (ends.roll(half, -1) + ends.roll(half + 1, -1)) / 2
+    return torch.cat([ends[:, :, :rows], panoramas, ends[:, :, rows:]], 2)
+
+
 def _over_the_poles(environment: Tensor) -> Tensor:
-    """[1, 3, H + 2, W]: the map with the row that one meets beyond each pole: its own, half a turn further."""
-    rows = environment.movedim(-1, 0)
-    ends = rows[:, [0, -1]]
-    near, far = environment.shape[1] // 2, -(-environment.shape[1] // 2)
-    beyond = (ends.roll(near, dims=2) + ends.roll(far, dims=2)) / 2
-    return torch.cat([beyond[:, :1], rows, beyond[:, 1:]], dim=1)[None]
+    """[1, 3, H + 2, W] of a map [H, W, 3]."""
+    return over_the_poles(environment.movedim(-1, 0)[None], 1)
 
 
 def _thinned(environment: Tensor, texels: float) -> Tensor:

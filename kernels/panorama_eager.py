@@ -10,7 +10,7 @@ import math
 import torch
 from torch import Tensor
 
-from .equirectangular import positions_of, texel_directions
+from .equirectangular import over_the_poles, positions_of, texel_directions
 from .sampling import remap
 
 EDGE = 1e-5
@@ -43,7 +43,7 @@ def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode:
     padded = positions = None
     for number in range(len(result)):
         if padded is None or len(images) > 1:
-            padded = _over_the_poles(images[min(number, len(images) - 1)][None])
+            padded = over_the_poles(images[min(number, len(images) - 1)][None], _BEYOND)
         if positions is None or len(matrices) > 1:
             turn = min(number, len(matrices) - 1)
             rays = (
@@ -82,16 +82,6 @@ def _turned(directions: Tensor, matrix: Tensor) -> Tensor:
     """Each of directions [..., 3] times a matrix; without matrix products, which a GPU may round to TF32."""
     x, y, z = directions.unbind(-1)
     return torch.stack([a * x + b * y + c * z for a, b, c in matrix.tolist()], -1)
-
-
-def _over_the_poles(panorama: Tensor) -> Tensor:
-    """[1, C, H + 4, W]: with the rows that one meets beyond each pole, which are its own half a turn further."""
-    height, width = panorama.shape[2:]
-    above = torch.arange(_BEYOND - 1, -1, -1).clamp_max(height - 1)
-    ends = panorama[:, :, torch.cat([above, height - 1 - above.flip(0)]).to(panorama.device)]
-    half = width // 2
-    ends = ends.roll(half, -1) if width % 2 == 0 else (ends.roll(half, -1) + ends.roll(half + 1, -1)) / 2
-    return torch.cat([ends[:, :, :_BEYOND], panorama, ends[:, :, _BEYOND:]], 2)
 
 
 def _on_view(directions: Tensor, fov: float, height: int, width: int) -> tuple[Tensor, Tensor]:

@@ -7,9 +7,12 @@ width, and views are as high as wide.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+
+from .panorama import CONVENTIONS, perspective_to_equirect
 
 NARROWEST, WIDEST = 20.0, 150.0
 """Degrees a view can be wide: below, hundreds of them would be needed; above, its edges are stretched beyond use."""
@@ -17,6 +20,9 @@ NARROWEST, WIDEST = 20.0, 150.0
 MOST_VIEWS = 512
 _ROWS, _COLUMNS = 360, 720
 """Directions that are looked at, half a degree apart."""
+
+_GRID = (64, 128)
+"""Rows and columns of directions, where each camera has a field of view of its own."""
 
 
 def rings(count: int, fov: float, overlap: float, pitches: tuple[float, ...] = ()) -> tuple[Tensor, Tensor]:
@@ -106,3 +112,19 @@ def check_coverage(yaw: Tensor, pitch: Tensor, fov: float) -> None:
             f"{len(yaw)} views of {fov:g} degrees do not see the whole sphere: something at latitudes {told} degrees "
             "is in no view. Use more views, a wider fov, more overlap or other pitches"
         )
+
+
+def seen_of_sphere(cameras: Sequence[tuple[float, float, float]]) -> float:
+    """The part of all directions that cameras see together on Imagine360's grids, 0..1.
+
+    Args:
+        cameras: yaw, pitch and field of view of each, degrees; their pictures are square.
+    """
+    yaw, pitch, fov = torch.tensor(cameras, dtype=torch.float64).unbind(1)
+    picture = torch.ones(1, 1, 2, 2)
+    _, known = perspective_to_equirect(
+        picture, yaw, pitch, torch.zeros_like(yaw), fov, *_GRID, mode="nearest", convention=CONVENTIONS[1]
+    )
+    latitude = torch.linspace(torch.pi / 2, -torch.pi / 2, _GRID[0])[:, None]
+    weight = latitude.cos().clamp_min(1e-6).expand(_GRID)
+    return float((known.amax(0) * weight).sum() / weight.sum())

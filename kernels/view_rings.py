@@ -10,6 +10,8 @@ import math
 import torch
 from torch import Tensor
 
+from .cubemap import ANGLES
+
 _AROUND = (-144.0, -72.0, 0.0, 72.0, 144.0)
 _BETWEEN = (-180.0, -108.0, -36.0, 36.0, 108.0)
 
@@ -42,4 +44,5 @@ def cube_views() -> tuple[Tensor, Tensor]:
     Returns:
         yaw, pitch: float32 [6] each, degrees.
     """
-    return torch.tensor([0.0, 90.0, 180.0, -90.0, 0.0, 0.0]), torch.tensor([0.0, 0.0, 0.0, 0.0, 90.0, -90.0])
+    yaw, pitch = torch.tensor(ANGLES).unbind(1)
+    return yaw, pitch

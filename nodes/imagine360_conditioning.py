@@ -11,6 +11,7 @@ from comfy_api.latest import io
 from torch import Tensor
 
 from ..kernels.schedule import Schedule
+from ..kernels.view_coverage import seen_of_sphere
 from ..kernels.view_rings import cube_views, icosahedron_views
 from ..networks.sam_encoder import encode_pictures
 from ..patches.imagine360 import (
@@ -25,7 +26,7 @@ from ..patches.imagine360 import (
     VIEWS,
     Draws,
 )
-from ..patches.imagine360_conditioning import FACTOR, outpainting, seen_of_sphere, spread_frames, tagged
+from ..patches.imagine360_conditioning import FACTOR, outpainting, spread_frames, tagged
 from ..patches.panorama_latent import Camera, PanoramaNoise, pack, unpack
 from .sockets import (
     CATEGORY_PANORAMA,

@@ -30,7 +30,6 @@ FINE, COARSER = 3, 2
 """Pixels of a clip for each texel of its panorama beyond which it is averaged first, and how many are left then."""
 
 _GREY = 0.5
-_COVERAGE = (64, 128)
 
 
 @dataclass(frozen=True)
@@ -59,18 +58,6 @@ def spread_frames(held: int, wanted: int) -> Tensor:
     if held < wanted:
         raise ValueError(f"{held} frames, and {wanted} are wanted")
     return torch.arange(wanted) * (held // wanted)
-
-
-def seen_of_sphere(cameras: Sequence[Camera]) -> float:
-    """The part of all directions that cameras with square pictures see together, 0..1."""
-    yaw, pitch, fov = torch.tensor(cameras, dtype=torch.float64).unbind(1)
-    picture = torch.ones(1, 1, 2, 2)
-    _, known = perspective_to_equirect(
-        picture, yaw, pitch, torch.zeros_like(yaw), fov, *_COVERAGE, mode="nearest", convention=EXACT
-    )
-    latitude = torch.linspace(torch.pi / 2, -torch.pi / 2, _COVERAGE[0])[:, None]
-    weight = latitude.cos().clamp_min(1e-6).expand(_COVERAGE)
-    return float((known.amax(0) * weight).sum() / weight.sum())
 
 
 def outpainting(

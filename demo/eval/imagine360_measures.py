@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from demo.panorama_clips import MOVES, seen_ahead, views_of
+from kernels.panorama_seam import seam_error
 
 EDGE = 64
 AHEAD, BEHIND = 0, 2
@@ -90,6 +91,5 @@ def inside(panoramas: Tensor, videos: Tensor, pitch: float) -> Tensor:
 
 
 def seam(panoramas: Tensor) -> Tensor:
-    """float32 [B]: the mean step across the edges that meet, over the mean step between neighbouring columns."""
-    steps = (panoramas - panoramas.roll(1, -1)).abs().mean((1, 2, 3))
-    return steps[:, 0] / steps[:, 1:].mean(1)
+    """float32 [B]: the step across the edges that meet over the mean one, in all frames of clips [B, T, 3, H, W]."""
+    return seam_error(panoramas.flatten(1, 2))
