@@ -160,7 +160,7 @@ def look(panoramas: Tensor, yaws: Sequence[float], pitch: float, size: int = 128
 
 
 def rendered_views(pictures: Tensor, arm: Arm, height: int) -> Tensor:
-    """What could be read at best: flat pictures [B * V, 3, 128, 128] laid where an arm's views look."""
+    """What could be read at best: flat pictures [B * V, 3, h, h] of a view's size laid where an arm's views look."""
     from papernodes.kernels.view_fusion import ViewFusion
 
     fusion = ViewFusion(views_of(arm), height, 2 * height, UNIT, 0, pictures.device)

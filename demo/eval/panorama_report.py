@@ -22,7 +22,7 @@ from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
 from demo.eval.image_report import CFG, REPORTS
 from demo.eval.network_reader import NetworkReader
 from demo.eval.panorama_measures import cell_changes, seam_changes, shown_right, there_right
-from demo.eval.panorama_models import Arm, draw, look, rendered_views, ring_yaws, views_of
+from demo.eval.panorama_models import UNIT, Arm, draw, look, rendered_views, ring_yaws, views_of
 from demo.eval.reading import CHANCE
 from demo.eval.video_measures import difference_interval, mean_interval, ratio_interval
 from demo.training_drawings import save_grid
@@ -50,11 +50,12 @@ SEAMS = {
     ROUND: Arm("round", "round"),
 }
 FLAT, ENDLESS, VIEWS, WANTED = "plain model", "Panorama Model", "Panorama Views", "rendered views"
-LATENTS = "Panorama Views without a VAE"
+SMALL, LATENTS = "Panorama Views of 128 x 128", "Panorama Views of 128 x 128 without a VAE"
 ARMS = {
     FLAT: Arm("plain", "tiles"),
     ENDLESS: Arm("round", "tiles"),
-    VIEWS: Arm("views", "tiles"),
+    VIEWS: Arm("views", "tiles", columns=24),
+    SMALL: Arm("views", "tiles"),
     LATENTS: Arm("views", "tiles", pictures=False),
 }
 TUNING = {
@@ -65,7 +66,8 @@ TUNING = {
     "4 of 90 at 50": replace(ARMS[VIEWS], count=4, fov=90.0),
     "3 of 110 at 55": replace(ARMS[VIEWS], fov=110.0, pitches=(55.0, 0.0, -55.0)),
     "6 of 120": replace(ARMS[VIEWS], fov=120.0, pitches=(45.0, -45.0)),
-    "24 columns": replace(ARMS[VIEWS], columns=24),
+    "16 columns": ARMS[SMALL],
+    "32 columns": replace(ARMS[VIEWS], columns=32),
 }
 
 
@@ -136,7 +138,8 @@ def measure_views(models, reader, arms: dict[str, Arm], arguments, seeds, say) -
             say(f"seed {seed}: {name}")
         known = arms[VIEWS]
         views = len(views_of(known).yaw)
-        flat = render(scenes.to(device), 128, 128).frames[:, 0].repeat_interleave(views, 0)
+        edge = UNIT * known.columns
+        flat = render(scenes.to(device), edge, edge).frames[:, 0].repeat_interleave(views, 0)
         drawn[WANTED] = torch.cat([rendered_views(some, known, VIEWS_HEIGHT).cpu() for some in flat.split(views * 32)])
         for name, pictures in drawn.items():
             for row, values in read_views(pictures, scenes, reader, arms.get(name, known), device).items():
