@@ -33,10 +33,10 @@ LAYOUTS = {"planes": False, "IMAGE": True}
 """Whether a pixel's channels lie side by side, as ComfyUI's pictures have them."""
 
 TILES = (
-    (32, 4, 4), (32, 8, 4), (32, 16, 4), (32, 32, 4), (32, 32, 8), (64, 4, 4), (64, 8, 4), (64, 16, 4), (32, 8, 8),
-    (32, 16, 8), (16, 16, 4), (16, 8, 2), (32, 8, 2), (128, 4, 4),
+    (16, 2, 256, 4, 4), (16, 2, 256, 2, 4), (16, 2, 256, 8, 4), (16, 2, 128, 8, 4), (16, 2, 512, 4, 4),
+    (16, 2, 512, 4, 8), (32, 1, 256, 8, 4), (32, 1, 128, 8, 4), (8, 4, 256, 2, 4), (8, 4, 512, 2, 4),
 )  # fmt: skip
-"""Columns, rows and warps of a program of the fused pass, to be tried."""
+"""ACROSS, DOWN, STEP, STEPS and WARPS of the fused pass, to be tried."""
 
 Keep = Callable[[lib.Table], None]
 
@@ -206,13 +206,17 @@ def tune(device: torch.device) -> None:
     """Prints times of 32 views with other tiles."""
     from kernels import panorama_triton
 
-    turns = cameras(VIEWS[0], 0.0)
-    for layout, side_by_side in LAYOUTS.items():
-        panorama = a_panorama(ROWS, device, side_by_side)
-        for tile in TILES:
-            panorama_triton.TILE_X, panorama_triton.TILE_Y, panorama_triton.WARPS = tile
-            took = gpu_ms(lambda: equirect_to_perspective(panorama, *turns, SIZE, SIZE))  # noqa: B023
-            print(f"tune {layout} tile {tile}: {took:.3f} ms", flush=True)
+    names = ("ACROSS", "DOWN", "STEP", "STEPS", "WARPS")
+    for tile in TILES:
+        for name, value in zip(names, tile, strict=True):
+            setattr(panorama_triton, name, value)
+        times = []
+        for side_by_side in LAYOUTS.values():
+            panorama = a_panorama(ROWS, device, side_by_side)
+            for pitch in (0.0, 70.0):
+                turns = cameras(VIEWS[0], pitch)
+                times.append(gpu_ms(lambda: equirect_to_perspective(panorama, *turns, SIZE, SIZE)))  # noqa: B023
+        print(f"tune {tile}: planes {times[0]:.3f} {times[1]:.3f}, IMAGE {times[2]:.3f} {times[3]:.3f} ms", flush=True)
 
 
 def main() -> None:

@@ -168,11 +168,16 @@ def rotate_panorama(
     result = _room(images, count, height, width)
     way = _way(backend, images, width, mode, CONVENTIONS[0])
     texels = (yaw.double() * (width / 360)).tolist()
+    level = ((pitch == 0) & (roll == 0)).tolist()
+    whole = [flat and abs(moved - round(moved)) < _WHOLE for flat, moved in zip(level, texels, strict=True)]
+    if not any(whole):
+        way.draw_views(images, matrices, None, mode, result)
+        return result
     for number in range(count):
         turn = min(number, len(matrices) - 1)
-        one, moved = images[min(number, len(images) - 1)][None], texels[turn]
-        if float(pitch[turn]) == float(roll[turn]) == 0 and abs(moved - round(moved)) < _WHOLE:
-            result[number] = one[0].roll(-round(moved), dims=-1)
+        one = images[min(number, len(images) - 1)][None]
+        if whole[turn]:
+            result[number] = one[0].roll(-round(texels[turn]), dims=-1)
         else:
             way.draw_views(one, matrices[turn][None], None, mode, result[number][None])
     return result

@@ -1,10 +1,11 @@
 """The fast path of ``panorama`` on CUDA: direction, longitude and latitude, and the bilinear read in one pass.
 
-A program owns a tile of one picture. What it needs of a camera is a row of numbers in a small table; no map of
-positions is written. A warp's pixels lie side by side, as what they read then does: rows of the result are not said to
-be aligned, or Triton would give each thread four pixels for wider stores, and every read would touch four times as
-many lines. What bounds it is the number of instructions, about 110 a pixel: only tiles through which the panorama's
-seam goes, or a pole, ask where their reads go on, and quotients are products with squared reciprocal roots.
+A program owns a tile of one picture and walks down it. What it needs of a camera is a row of numbers in a small table;
+no map of positions is written. What bounds it is what a multiprocessor's L1 cache can read: twelve gathers a pixel.
+Three things decide how much that is: a warp's pixels are 16 x 2, since a row of 32 crosses more lines of the panorama
+where rows are bent; a thread's pixels of one step lie side by side, or a warp would ask again for lines that are still
+on their way; and rows of the result are not said to be aligned, or Triton would give each thread four pixels for wider
+stores, and every read would touch four times as many lines (benchmarks/NOTES.md has the counters).
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ from torch import Tensor
 
 from .panorama_eager import EDGE
 
-TILE_X, TILE_Y, WARPS = 32, 16, 4
+ACROSS, DOWN = 16, 2
+"""Of a warp's pixels."""
+
+STEP, STEPS, WARPS = 256, 4, 4
+"""Pixels of a step, steps and warps of a program: a tile is STEP / DOWN wide and STEPS * DOWN high."""
+
 CHANNELS = 4
 """As many are read at once."""
 
@@ -37,9 +43,7 @@ def draw_views(images: Tensor, matrices: Tensor, fovs: list[float] | None, mode:
         reach = torch.ones(len(matrices), dtype=torch.float64)
     else:
         reach = (torch.tensor(fovs, dtype=torch.float64) * (math.pi / 360)).tan()
-    # How far from the seam's plane, at a view's corner, one may be within a texel of it.
-    near = (1 + reach.square() * (1 + (height / width) ** 2)).sqrt() * (2 * math.pi / min(columns, 2 * rows))
-    table = _table(matrices, 2 * reach / width, near, result.device)
+    table = _table(matrices, 2 * reach / width, result.device)
     tables = _sines(height, width, result.device) if fovs is None else (table, table)
     _launch(_views, images, result, table, *tables, rows, columns, None, turned=fovs is None)
 
@@ -50,14 +54,14 @@ def draw_panoramas(
     """See ``panorama_eager.draw_panoramas``; bilinear, and where they lie as in ``draw_views``."""
     rows, columns = images.shape[2:]
     reach = (torch.tensor(fovs, dtype=torch.float64) * (math.pi / 360)).tan()
-    table = _table(matrices.mT, reach, reach, result.device)
+    table = _table(matrices.mT, reach, result.device)
     _launch(_panoramas, images, result, table, *_sines(*result.shape[2:], result.device), rows, columns, seen)
 
 
 def _launch(kernel, images, result, table, *arguments, **choices) -> None:
     *arguments, seen = arguments
     count, channels, height, width = result.shape
-    grid = triton.cdiv(width, TILE_X), triton.cdiv(height, TILE_Y), count
+    grid = triton.cdiv(width, STEP // DOWN), triton.cdiv(height, STEPS * DOWN), count
     image_step, table_step = images.stride(0) if len(images) > 1 else 0, table.stride(0) if len(table) > 1 else 0
     with _on(result.device):
         for first in range(0, channels, CHANNELS):
@@ -66,7 +70,7 @@ def _launch(kernel, images, result, table, *arguments, **choices) -> None:
             kernel[grid](
                 source, target, table, *arguments, height, width, table_step, image_step,
                 *source.stride()[1:], *target.stride(), **marked, **choices, channels=source.shape[1],
-                tile_x=TILE_X, tile_y=TILE_Y, num_warps=WARPS,
+                across=ACROSS, down=DOWN, step=STEP, steps=STEPS, num_warps=WARPS,
             )  # fmt: skip
 
 
@@ -75,17 +79,18 @@ def _on(device: torch.device):
     return torch.cuda.device(device) if device.type == "cuda" else contextlib.nullcontext()
 
 
-def _table(matrices: Tensor, first: Tensor, second: Tensor, device: torch.device) -> Tensor:
-    """float32 [T, 11]: nine numbers of a matrix, and two more."""
-    table = torch.cat([matrices.flatten(1), first[:, None], second[:, None]], 1)
+def _table(matrices: Tensor, more: Tensor, device: torch.device) -> Tensor:
+    """float32 [T, 10]: nine numbers of a matrix, and one more."""
+    table = torch.cat([matrices.flatten(1), more[:, None]], 1)
     return table.float().to(device, non_blocking=True)
 
 
 def _sines(height: int, width: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """float32 [2, height] and [2, width]: sine and cosine of the texels' latitudes and longitudes."""
-    latitude = (0.5 - (torch.arange(height, dtype=torch.float64) + 0.5) / height) * math.pi
-    longitude = ((torch.arange(width, dtype=torch.float64) + 0.5) / width - 0.5) * (2 * math.pi)
-    return tuple(torch.stack([angle.sin(), angle.cos()]).float().to(device) for angle in (latitude, longitude))
+    kind = {"dtype": torch.float64, "device": device}
+    latitude = (0.5 - (torch.arange(height, **kind) + 0.5) / height) * math.pi
+    longitude = ((torch.arange(width, **kind) + 0.5) / width - 0.5) * (2 * math.pi)
+    return tuple(torch.stack([angle.sin(), angle.cos()]).float() for angle in (latitude, longitude))
 
 
 @triton.jit
@@ -117,22 +122,28 @@ def _signed(p, a):
 
 
 @triton.jit
-def _rotated(row, x, y, z):
-    """A matrix times (x, y, z)."""
+def _matrix(row):
+    """Nine numbers, row by row; read once, as stores might change what is read after them."""
     return (
-        tl.load(row) * x + (tl.load(row + 1) * y + tl.load(row + 2) * z),
-        tl.load(row + 3) * x + (tl.load(row + 4) * y + tl.load(row + 5) * z),
-        tl.load(row + 6) * x + (tl.load(row + 7) * y + tl.load(row + 8) * z),
-    )
+        tl.load(row), tl.load(row + 1), tl.load(row + 2),
+        tl.load(row + 3), tl.load(row + 4), tl.load(row + 5),
+        tl.load(row + 6), tl.load(row + 7), tl.load(row + 8),
+    )  # fmt: skip
 
 
 @triton.jit
-def _texels(row, latitudes, longitudes, x, y, height, width):
-    """A matrix times the directions of a panorama's texels."""
-    x, y = tl.minimum(x, width - 1), tl.minimum(y, height - 1)
-    up, level = tl.load(latitudes + y), tl.load(latitudes + height + y)
-    to_right, ahead = tl.load(longitudes + x), tl.load(longitudes + width + x)
-    return _rotated(row, level * to_right, up, -level * ahead)
+def _sine_and_cosine(table, number, count):
+    """Of texels; of the last one beyond them."""
+    number = tl.minimum(number, count - 1)
+    return tl.load(table + number), tl.load(table + count + number)
+
+
+@triton.jit
+def _first_step(across: tl.constexpr, down: tl.constexpr, step: tl.constexpr, steps: tl.constexpr):
+    """Columns and rows int32 [step] of a program's first step: each warp's ``across`` wide and ``down`` high."""
+    number = tl.arange(0, step)
+    x = tl.program_id(0) * (step // down) + (number // (across * down)) * across + number % across
+    return x, tl.program_id(1) * (steps * down) + (number // across) % down
 
 
 @triton.jit
@@ -148,97 +159,106 @@ def _blended(first, second, third, fourth, from_channel, a, b, target, to_channe
         tl.store(target + channel * to_channel, value.to(target.dtype.element_ty), shown)
 
 
+@triton.jit
+def _wrapped(x, columns):
+    """Columns from -1 to 3 / 2 columns, round the panorama."""
+    x = tl.where(x >= columns, x - columns, x)
+    return tl.where(x < 0, columns - 1, x)
+
+
 @triton.jit(do_not_specialize=["to_row", "to_channel", "to_picture"])
 def _views(
     images, result, table, latitudes, longitudes, rows, columns, height, width, table_step, image_step,
     from_channel, from_row, from_column, to_picture, to_channel, to_row, to_column,
-    turned: tl.constexpr, channels: tl.constexpr, tile_x: tl.constexpr, tile_y: tl.constexpr,
+    turned: tl.constexpr, channels: tl.constexpr,
+    across: tl.constexpr, down: tl.constexpr, step: tl.constexpr, steps: tl.constexpr,
 ):  # fmt: skip
     picture = tl.program_id(2)
-    x = tl.program_id(0) * tile_x + tl.arange(0, tile_x)[None, :]
-    y = tl.program_id(1) * tile_y + tl.arange(0, tile_y)[:, None]
+    x, y = _first_step(across, down, step, steps)
     row = table + picture * table_step
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = _matrix(row)
     if turned:
-        right, up, back = _texels(row, latitudes, longitudes, x, y, height, width)
-        special = True
+        sine, cosine = _sine_and_cosine(longitudes, x, width)
     else:
-        step = tl.load(row + 9)
-        across, down = (x.to(tl.float32) - (width - 1) * 0.5) * step, ((height - 1) * 0.5 - y.to(tl.float32)) * step
-        right = (tl.load(row) * across - tl.load(row + 2)) + tl.load(row + 1) * down
-        up = (tl.load(row + 3) * across - tl.load(row + 5)) + tl.load(row + 4) * down
-        back = (tl.load(row + 6) * across - tl.load(row + 8)) + tl.load(row + 7) * down
-        # Whether the half plane from pole to pole behind the viewer meets the tile, by the tile's middle and extent.
-        middle_x = (tl.program_id(0) * tile_x + (tile_x - width) * 0.5) * step
-        middle_y = ((height - tile_y) * 0.5 - tl.program_id(1) * tile_y) * step
-        far_x, far_y, near = tile_x * 0.5 * step, tile_y * 0.5 * step, tl.load(row + 10)
-        aside = tl.abs((tl.load(row) * middle_x - tl.load(row + 2)) + tl.load(row + 1) * middle_y)
-        behind = (tl.load(row + 6) * middle_x - tl.load(row + 8)) + tl.load(row + 7) * middle_y
-        aside -= tl.abs(tl.load(row)) * far_x + tl.abs(tl.load(row + 1)) * far_y
-        behind += tl.abs(tl.load(row + 6)) * far_x + tl.abs(tl.load(row + 7)) * far_y
-        special = (aside < near) & (behind > -near)
-    longitude = _half_turns(tl.abs(right), tl.abs(back))
-    longitude = _signed(tl.where(back > 0, 1.0 - longitude, longitude), right)
-    latitude = _signed(_half_turns(tl.abs(up), tl.sqrt(right * right + back * back)), up)
-    # From the texel before the first one: whole parts of what is not negative are floors.
-    column = longitude * (columns * 0.5) + (columns * 0.5 + 0.5)
-    line = (rows * 0.5 + 0.5) - latitude * rows
-    left, top = column.to(tl.int32), line.to(tl.int32)
-    a, b = column - left.to(tl.float32), line - top.to(tl.float32)
-    left, top = left - 1, top - 1
-    shown = (x < width) & (y < height)
+        size = tl.load(row + 9)
+        to_right = (x.to(tl.float32) - (width - 1) * 0.5) * size
     source = images + picture.to(tl.int64) * image_step
-    target = result + picture.to(tl.int64) * to_picture + (y * to_row + x * to_column)
-    if special:
-        below = top + 1
-        half = columns // 2  # over a pole: the same row half a turn further
-        turn, turn_below = tl.where(top < 0, half, 0), tl.where(below >= rows, half, 0)
-        next_one = left + 1
-        top, below = tl.maximum(top, 0) * from_row, tl.minimum(below, rows - 1) * from_row
-        first = source + (top + (left + turn + columns) % columns * from_column)
-        second = source + (top + (next_one + turn) % columns * from_column)
-        third = source + (below + (left + turn_below + columns) % columns * from_column)
-        fourth = source + (below + (next_one + turn_below) % columns * from_column)
-        _blended(first, second, third, fourth, from_channel, a, b, target, to_channel, shown, channels)
-    else:
-        first = source + (top * from_row + left * from_column)
-        third = first + from_row
-        second, fourth = first + from_column, third + from_column
-        _blended(first, second, third, fourth, from_channel, a, b, target, to_channel, shown, channels)
+    target = result + picture.to(tl.int64) * to_picture + x * to_column
+    half = columns // 2
+    for _ in range(steps):
+        if turned:
+            to_top, level = _sine_and_cosine(latitudes, y, height)
+            aside, ahead = level * sine, -level * cosine
+            right = xx * aside + (xy * to_top + xz * ahead)
+            up = yx * aside + (yy * to_top + yz * ahead)
+            back = zx * aside + (zy * to_top + zz * ahead)
+        else:
+            to_top = ((height - 1) * 0.5 - y) * size
+            right = (xx * to_right - xz) + xy * to_top
+            up = (yx * to_right - yz) + yy * to_top
+            back = (zx * to_right - zz) + zy * to_top
+        longitude = _half_turns(tl.abs(right), tl.abs(back))
+        longitude = _signed(tl.where(back > 0, 1.0 - longitude, longitude), right)
+        latitude = _signed(_half_turns(tl.abs(up), tl.sqrt(right * right + back * back)), up)
+        # From the texel before the first one: whole parts of what is not negative are floors.
+        column = longitude * half + (half + 0.5)
+        line = (rows * 0.5 + 0.5) - latitude * rows
+        left, top = column.to(tl.int32), line.to(tl.int32)
+        a, b = column - left.to(tl.float32), line - top.to(tl.float32)
+        left, top = left - 1, top - 1
+        # Over a pole: the same row half a turn further.
+        turn, turn_below = tl.where(top < 0, half, 0), tl.where(top >= rows - 1, half, 0)
+        below = tl.minimum(top + 1, rows - 1) * from_row
+        top = tl.maximum(top, 0) * from_row
+        first = source + (top + _wrapped(left + turn, columns) * from_column)
+        second = source + (top + _wrapped(left + 1 + turn, columns) * from_column)
+        third = source + (below + _wrapped(left + turn_below, columns) * from_column)
+        fourth = source + (below + _wrapped(left + 1 + turn_below, columns) * from_column)
+        shown = (x < width) & (y < height)
+        _blended(first, second, third, fourth, from_channel, a, b, target + y * to_row, to_channel, shown, channels)
+        y += down
 
 
 @triton.jit(do_not_specialize=["to_row", "to_channel", "to_picture", "width"])
 def _panoramas(
     images, result, table, latitudes, longitudes, rows, columns, height, width, table_step, image_step,
-    from_channel, from_row, from_column, to_picture, to_channel, to_row, to_column, seen,
-    channels: tl.constexpr, tile_x: tl.constexpr, tile_y: tl.constexpr,
+    from_channel, from_row, from_column, to_picture, to_channel, to_row, to_column, seen, channels: tl.constexpr,
+    across: tl.constexpr, down: tl.constexpr, step: tl.constexpr, steps: tl.constexpr,
 ):  # fmt: skip
     picture = tl.program_id(2)
-    x = tl.program_id(0) * tile_x + tl.arange(0, tile_x)[None, :]
-    y = tl.program_id(1) * tile_y + tl.arange(0, tile_y)[:, None]
+    x, y = _first_step(across, down, step, steps)
     row = table + picture * table_step
-    right, up, back = _texels(row, latitudes, longitudes, x, y, height, width)
-    ahead = back < 0
-    depth = tl.where(ahead, -back, 1.0) * tl.load(row + 9)
-    right, up = right / depth, up / depth
-    known = ahead & (tl.abs(right) <= 1 + _EDGE) & (tl.abs(up) * columns <= rows * (1 + _EDGE))
-    shown = (x < width) & (y < height)
-    tl.store(seen + picture.to(tl.int64) * height * width + (y * width + x), known.to(tl.float32), shown)
-    read = known & shown
-    column = tl.where(read, right * (columns * 0.5) + (columns - 1) * 0.5, 0.0)
-    line = tl.where(read, (rows - 1) * 0.5 - up * (columns * 0.5), 0.0)
-    left, top = tl.floor(column), tl.floor(line)
-    a, b = column - left, line - top
-    left, top = left.to(tl.int32), top.to(tl.int32)
-    right_one = tl.minimum(left + 1, columns - 1) * from_column
-    bottom = tl.minimum(top + 1, rows - 1) * from_row
-    left, top = tl.maximum(left, 0) * from_column, tl.maximum(top, 0) * from_row
+    xx, xy, xz, yx, yy, yz, zx, zy, zz = _matrix(row)
+    reach = tl.load(row + 9)
+    sine, cosine = _sine_and_cosine(longitudes, x, width)
     source = images + picture.to(tl.int64) * image_step
-    target = result + picture.to(tl.int64) * to_picture + (y * to_row + x * to_column)
-    for channel in tl.static_range(channels):
-        plane = source + channel * from_channel
-        above = tl.load(plane + (top + left), read, 0.0).to(tl.float32)
-        above += a * (tl.load(plane + (top + right_one), read, 0.0).to(tl.float32) - above)
-        below = tl.load(plane + (bottom + left), read, 0.0).to(tl.float32)
-        below += a * (tl.load(plane + (bottom + right_one), read, 0.0).to(tl.float32) - below)
-        value = above + b * (below - above)
-        tl.store(target + channel * to_channel, value.to(result.dtype.element_ty), shown)
+    target = result + picture.to(tl.int64) * to_picture + x * to_column
+    seen += picture.to(tl.int64) * height * width + x
+    for _ in range(steps):
+        to_top, level = _sine_and_cosine(latitudes, y, height)
+        aside, ahead = level * sine, -level * cosine
+        back = zx * aside + (zy * to_top + zz * ahead)
+        depth = tl.where(back < 0, -back, 1.0) * reach
+        right = (xx * aside + (xy * to_top + xz * ahead)) / depth
+        up = (yx * aside + (yy * to_top + yz * ahead)) / depth
+        known = (back < 0) & (tl.abs(right) <= 1 + _EDGE) & (tl.abs(up) * columns <= rows * (1 + _EDGE))
+        shown = (x < width) & (y < height)
+        tl.store(seen + y * width, known.to(tl.float32), shown)
+        read = known & shown
+        column = tl.where(read, right * (columns * 0.5) + (columns - 1) * 0.5, 0.0)
+        line = tl.where(read, (rows - 1) * 0.5 - up * (columns * 0.5), 0.0)
+        left, top = tl.floor(column), tl.floor(line)
+        a, b = column - left, line - top
+        left, top = left.to(tl.int32), top.to(tl.int32)
+        right_one = tl.minimum(left + 1, columns - 1) * from_column
+        bottom = tl.minimum(top + 1, rows - 1) * from_row
+        left, top = tl.maximum(left, 0) * from_column, tl.maximum(top, 0) * from_row
+        for channel in tl.static_range(channels):
+            plane = source + channel * from_channel
+            above = tl.load(plane + (top + left), read, 0.0).to(tl.float32)
+            above += a * (tl.load(plane + (top + right_one), read, 0.0).to(tl.float32) - above)
+            below = tl.load(plane + (bottom + left), read, 0.0).to(tl.float32)
+            below += a * (tl.load(plane + (bottom + right_one), read, 0.0).to(tl.float32) - below)
+            value = above + b * (below - above)
+            tl.store(target + y * to_row + channel * to_channel, value.to(result.dtype.element_ty), shown)
+        y += down
