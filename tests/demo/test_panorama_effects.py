@@ -1,13 +1,17 @@
-"""What the panorama nodes do on the shipped image model: 32 panoramas measured."""
+"""What the panorama nodes do on the shipped image model: the report's bars, and a few panoramas measured again."""
+
+import json
 
 import comfy.samplers
 import pytest
 import torch
 
-from demo.eval.image_models import CHECKPOINTS, ImageModels
+from demo.eval import frozen, panorama_report
+from demo.eval.image_models import CHECKPOINTS, ImageModels, file_hashes
+from demo.eval.image_report import REPORTS
 from demo.eval.network_reader import NetworkReader
 from demo.eval.panorama_measures import seam_changes, shown_right
-from demo.eval.panorama_models import Arm, draw, look, rendered_views, ring_yaws
+from demo.eval.panorama_models import UNIT, Arm, draw, look, rendered_views, ring_yaws, views_of
 from demo.eval.panorama_report import (
     ARMS,
     CFG,
@@ -15,28 +19,64 @@ from demo.eval.panorama_report import (
     FLAT,
     KEPT_BAR,
     KEPT_GAIN,
+    LATENTS,
     PLAIN,
     ROUND,
     SEAMS,
+    SMALL,
     VIEWS,
     VIEWS_HEIGHT,
+    WANTED,
     WITH_BAR,
     WITHOUT_BAR,
     place_prompts,
+    read_views,
     scene_prompts,
     scenes_of,
 )
+from demo.eval.reading import CHANCE
 from demo.world.render import render
 
 pytestmark = pytest.mark.slow
 
+CPU = torch.device("cpu")
 COUNT, SEED, STEPS = 32, 930_000_000, 8
 LOWERED = 0.10
 
 
 @pytest.fixture(scope="module")
+def report():
+    return json.loads((REPORTS / "panorama.json").read_text(encoding="ascii"))
+
+
+@pytest.fixture(scope="module")
 def models():
-    return ImageModels(CHECKPOINTS, torch.device("cpu"))
+    return ImageModels(CHECKPOINTS, CPU)
+
+
+def test_the_report_is_of_the_shipped_files(report):
+    assert report["checkpoints"] == file_hashes() and report["readers"] == frozen.current()
+    assert report["seeds"] >= 3 and report["n"] * report["seeds"] >= 500
+    assert report["panoramas"] * report["seeds"] * report["views_each"] >= 500
+    assert report["steps"] == 20 and report["cfg"] == CFG
+    assert report["table"]["seams"].keys() == SEAMS.keys() and report["table"]["views"].keys() >= ARMS.keys()
+    assert (REPORTS / "panorama.md").read_text(encoding="ascii") == panorama_report.markdown(report)
+
+
+def test_edges_meet(report):
+    """The seam without the nodes is over its bar by the mean alone: its interval begins at 1.96."""
+    table = report["table"]["seams"]
+    assert table[PLAIN]["seam"]["value"] > WITHOUT_BAR and table[PLAIN]["seam"]["low"] > 1.9
+    assert table[ROUND]["seam"]["high"] < WITH_BAR
+
+
+def test_shapes_are_kept_above_and_below(report):
+    table = report["table"]["views"]
+    assert table[WANTED]["shape steep"]["low"] > 0.8, "what cannot be read cannot be measured"
+    for name in (VIEWS, SMALL):
+        assert table[name]["shape steep"]["low"] >= KEPT_BAR and table[name]["gain"]["low"] >= KEPT_GAIN
+    assert table[VIEWS]["shape steep"]["low"] > table[SMALL]["shape steep"]["high"]
+    assert table[LATENTS]["shape steep"]["high"] < CHANCE["shape"], "a blur"
 
 
 def test_32_seams(models):
@@ -49,25 +89,23 @@ def test_32_seams(models):
     assert found[PLAIN] > WITHOUT_BAR * (1 - LOWERED) and found[ROUND] < WITH_BAR * (1 + LOWERED), found
 
 
-def test_32_views(models):
-    """Of three panoramas; the bars are lowered by ten points."""
+def test_three_panoramas_of_views(models):
+    """In four steps, by the report's own bars. When written 15 of 18 shapes were right, and 9 of the plain model's,
+    whose own panoramas would fail.
+    """
     scenes, reader = scenes_of(3, SEED), NetworkReader()
     right = {}
     for name in (FLAT, VIEWS):
-        panoramas = draw(models, scene_prompts(scenes), SEED, ARMS[name], VIEWS_HEIGHT, CFG, steps=STEPS, batch=3)
-        flags = []
-        for pitch in (elevation for elevation in ELEVATIONS if elevation):
-            yaws = ring_yaws(ARMS[VIEWS], pitch)
-            asked = scenes.shape[:, 0].repeat_interleave(len(yaws))
-            flags.append(shown_right(reader.read(look(panoramas, yaws, pitch)), asked))
-        right[name] = float(torch.cat(flags).float().mean())
-    assert right[VIEWS] >= max(KEPT_BAR, right[FLAT] + KEPT_GAIN) - LOWERED, right
+        panoramas = draw(models, scene_prompts(scenes), SEED, ARMS[name], VIEWS_HEIGHT, CFG, steps=4, batch=3)
+        right[name] = float(read_views(panoramas, scenes, reader, ARMS[VIEWS], CPU)["shape steep"].mean())
+    assert right[VIEWS] >= max(KEPT_BAR, right[FLAT] + KEPT_GAIN), right
 
 
 def test_what_lies_where_a_view_looks_is_read_there():
     """Flat pictures laid where views look, also 60 degrees up and down, are read as what they are."""
     scenes, arm = scenes_of(2, SEED), ARMS[VIEWS]
-    pictures = render(scenes, 128, 128).frames[:, 0].repeat_interleave(9, 0)
+    edge = UNIT * arm.columns
+    pictures = render(scenes, edge, edge).frames[:, 0].repeat_interleave(len(views_of(arm).yaw), 0)
     panoramas = rendered_views(pictures, arm, VIEWS_HEIGHT)
     for pitch in ELEVATIONS:
         yaws = ring_yaws(arm, pitch)
