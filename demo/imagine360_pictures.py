@@ -1,27 +1,35 @@
 """Draws what Imagine360's demonstration shows: ``python -m demo.imagine360_pictures [--clip]``.
 
 With --clip demo/media's toy_walk.png alone, what the template demo_imagine360 begins with: eight frames of 128x128
-that a camera saw who went to the right past the trees of a snowy place. Without it panoramas.webp for the README: first
-and last frames of what was given, of what is drawn, and of the truth.
+that a camera saw who went to the right past the trees of a snowy place. Without it panoramas.webp for the README, which
+moves: for each way that a viewer walks what was given, the panorama that is drawn, what lies behind the viewer in it,
+and what lies behind in truth.
 """
 
 import argparse
 
 import torch
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from demo.bare_machine import use_host, use_pack
 from demo.colour_media import to_images
 from demo.eval.image_models import CHECKPOINTS
-from demo.media_pictures import MEDIA, sheet
-from demo.panorama_clips import CHARACTERS, HEIGHT, MOVES, PanoramaClips, draw_clips, laid_out
+from demo.eval.imagine360_measures import BEHIND
+from demo.media_pictures import MEDIA
+from demo.panorama_clips import CHARACTERS, HEIGHT, MOVES, PanoramaClips, draw_clips, views_of
+from demo.video_pictures import write
 from demo.world.attributes import BACKGROUNDS
 from demo.world.captions import captions
 from demo.world.scene import draw_scenes
 
 CLIP_SEED, CLIP_PLACE, CLIP_MOVE = 12, "snow", "right"
-SHOWN_SEED, SHOWN = 930_000_000, 4
+SHOWN_SEED, DRAWN = 930_000_000, 128
+SHOWN = {"left": "snow", "right": "room", "ahead": "city", "back": "beach"}
+"""Where viewers walk who go which way: places with something to see that moves."""
+LARGEST = 148_000
+HEADINGS = ("given", "completed", "behind", "behind, in truth")
+GAP, LINE = 4, 18
 ROUND = 125
 """Milliseconds that a frame is shown."""
 
@@ -47,9 +55,32 @@ def write_clip() -> None:
     print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB, pitch {clip.pitch:.1f} degrees: {told}")
 
 
-def ends(panoramas: Tensor) -> Tensor:
-    """First and last frames side by side, [B, 3, H, 4 H]."""
-    return torch.cat((panoramas[:, 0], panoramas[:, -1]), -1)
+def first_clips() -> list[tuple[PanoramaClips, str]]:
+    """The first clip of each way in the place that SHOWN names for it, and what is said of it."""
+    scenes = draw_scenes(DRAWN, SHOWN_SEED, characters=CHARACTERS, combinations="held_out")
+    generator = torch.Generator().manual_seed(SHOWN_SEED)
+    told, found = captions(scenes, SHOWN_SEED, full=True), {}
+    for part in torch.arange(DRAWN).split(16):
+        clips = draw_clips(scenes.select(part), generator)
+        for row, (number, move) in enumerate(zip(part.tolist(), clips.moves.tolist(), strict=True)):
+            way, one = list(MOVES)[move], slice(row, row + 1)
+            if way not in found and BACKGROUNDS[scenes.background[number]] == SHOWN[way]:
+                own = PanoramaClips(clips.panoramas[one], clips.videos[one], clips.moves[one], clips.pitch)
+                found[way] = own, told[number]
+    return [found[way] for way in SHOWN]
+
+
+def page(rows: list[list[Tensor]]) -> Image.Image:
+    """Rows of pictures [3, HEIGHT, any width] beside each other, with headings."""
+    lefts = [sum(picture.shape[-1] + GAP for picture in rows[0][:column]) for column in range(len(rows[0]) + 1)]
+    whole = Image.new("RGB", (lefts[-1] - GAP, LINE + len(rows) * (HEIGHT + GAP) - GAP), (255, 255, 255))
+    writer, font = ImageDraw.Draw(whole), ImageFont.load_default(13)
+    for left, heading in zip(lefts, HEADINGS, strict=False):
+        writer.text((left + 2, 1), heading, fill=(80, 80, 80), font=font)
+    for number, row in enumerate(rows):
+        for left, picture in zip(lefts, row, strict=False):
+            whole.paste(to_images(picture[None].clamp(0, 1))[0], (left, LINE + number * (HEIGHT + GAP)))
+    return whole
 
 
 def write_panoramas() -> None:
@@ -59,15 +90,13 @@ def write_panoramas() -> None:
     from demo.eval.imagine360_report import KIND, Imagine360Models
 
     models = Imagine360Models(CHECKPOINTS / f"{KIND}.safetensors", torch.device("cpu"))
-    scenes = draw_scenes(SHOWN, SHOWN_SEED, characters=CHARACTERS, combinations="held_out")
-    clips = draw_clips(scenes, torch.Generator().manual_seed(SHOWN_SEED))
-    drawn = models.draw(clips, captions(scenes, SHOWN_SEED, full=True), SHOWN_SEED, batch=1)
-    laid, known = laid_out(clips.videos.flatten(0, 1), clips.pitch, HEIGHT)
-    given = torch.where(known > 0.5, laid, 0.5).view_as(clips.panoramas)
-    rows = torch.stack([ends(some) for some in (given, drawn, clips.panoramas)], 1).flatten(0, 1)
-    path = MEDIA / "panoramas.webp"
-    Image.fromarray(sheet(rows, 1)).save(path, quality=85, method=6)
-    print(f"{path.name}: {path.stat().st_size / 1000:.0f} kB")
+    rows = []
+    for clips, prompt in first_clips():
+        drawn = models.draw(clips, [prompt], SHOWN_SEED)[0]
+        behind, true = (views_of(some, HEIGHT)[:, BEHIND] for some in (drawn, clips.panoramas[0]))
+        rows.append([clips.videos[0], drawn, behind, true])
+    pages = [page([[part[frame] for part in row] for row in rows]) for frame in range(len(rows[0][0]))]
+    write(pages, MEDIA / "panoramas.webp", LARGEST)
 
 
 def main() -> None:
