@@ -14,7 +14,8 @@ from torch import Tensor
 from demo.training_data import encode_pictures
 from demo.world.panorama import render_panorama
 from demo.world.scene import Scenes
-from kernels.panorama import equirect_to_perspective, perspective_to_equirect
+from kernels.known_panorama import known_views, lay_out, seen_by, to_generate, with_grey
+from kernels.panorama import equirect_to_perspective
 from kernels.view_rings import cube_views
 
 FRAMES = 8
@@ -25,7 +26,6 @@ FACTOR = 8
 """Pixels for each latent."""
 
 FOV = 90.0
-EXACT = "Imagine360 exact"
 MOVES = {"left": (-1.0, 0.0), "right": (1.0, 0.0), "ahead": (0.0, 1.0), "back": (0.0, -1.0)}
 """Where the viewer goes: to the right and ahead."""
 
@@ -110,9 +110,7 @@ def seen_ahead(panoramas: Tensor, pitch: float, edge: int) -> Tensor:
 
 def views_of(panoramas: Tensor, edge: int, mode: str = "bilinear") -> Tensor:
     """What the cube's cameras see of panoramas [N, C, H, 2 H]: [N, V, C, edge, edge], on Imagine360's grids."""
-    yaw, pitch, fov = torch.tensor(cube_cameras()).unbind(1)
-    flat = panoramas.flatten(0, 1)[None]  # all are seen by the same cameras
-    found = equirect_to_perspective(flat, yaw, pitch, 0 * yaw, fov, edge, edge, mode=mode, convention=EXACT)
+    found = seen_by(panoramas.flatten(0, 1), cube_cameras(), edge, edge, mode)
     return found.unflatten(1, panoramas.shape[:2]).transpose(0, 1)
 
 
@@ -129,12 +127,8 @@ def laid_out(videos: Tensor, pitch: float, height: int) -> tuple[Tensor, Tensor]
     """
     at, angle, fov = torch.zeros(1), torch.tensor([pitch]), torch.tensor([FOV])
     flat = videos.flatten(0, 1)[None]  # one camera saw them all
-    laid, known = perspective_to_equirect(
-        flat, at, angle, at, fov, height, 2 * height, mode="bicubic", convention=EXACT
-    )
-    laid = laid[0].view(*videos.shape[:2], height, 2 * height)
-    known = known[:, None].expand(len(videos), -1, -1, -1)
-    return torch.where(known > 0.5, laid.clamp(0, 1), 0.5), known
+    laid, known = lay_out(flat, (at, angle, at, fov), height)
+    return with_grey(laid[0].view(*videos.shape[:2], height, 2 * height), known), known.expand(len(videos), -1, -1, -1)
 
 
 def conditions(videos: Tensor, pitch: float, height: int, encode: Callable[[Tensor], Tensor]) -> tuple[Tensor, Tensor]:
@@ -151,13 +145,13 @@ def conditions(videos: Tensor, pitch: float, height: int, encode: Callable[[Tens
     """
     count, frames = videos.shape[:2]
     laid, known = laid_out(videos.flatten(0, 1), pitch, height)
-    seen = views_of(torch.cat((laid, known), 1), height // 2).flatten(0, 1)
-    known_views = (seen[:, 3:] > 0.5).float()
-    seen = torch.where(known_views > 0.5, seen[:, :3], 0.5)
+    # The views frame by frame, as they are encoded in batches.
+    views = (some.transpose(0, 1).flatten(0, 1) for some in known_views(laid, known, cube_cameras(), height // 2))
     told = []
-    for pictures, mask in ((laid, known), (seen, known_views)):
-        small = F.interpolate(1 - mask, scale_factor=1 / FACTOR, mode="nearest")
-        told.append(torch.cat((small, encode(pictures).to(small.dtype)), 1))
+    for pictures, mask in ((laid, known), tuple(views)):
+        latents = encode(pictures)
+        small = to_generate(mask, latents.shape[-2:])
+        told.append(torch.cat((small, latents.to(small.dtype)), 1))
     panorama = told[0].unflatten(0, (count, frames)).transpose(1, 2)
     return panorama, by_views(told[1], count, frames)
 

@@ -17,8 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ..kernels.anchor_view import anchor_pictures, largest_rectangles, relative_positions
+from ..kernels.known_panorama import EXACT, Camera, known_views, lay_out, to_generate, with_grey
 from ..kernels.panorama import perspective_to_equirect
-from .panorama_latent import EXACT, Camera, views_of
 
 AT_ONCE = 4 * 512 * 1024
 """Pixels of panoramas that are worked on together: four frames of the published size."""
@@ -28,8 +28,6 @@ FACTOR = 8
 
 FINE, COARSER = 3, 2
 """Pixels of a clip for each texel of its panorama beyond which it is averaged first, and how many are left then."""
-
-_GREY = 0.5
 
 
 @dataclass(frozen=True)
@@ -93,18 +91,13 @@ def outpainting(
         if on_part is not None:
             on_part(len(part))
         pictures = _without_much_detail(frames[part].movedim(-1, 1).to(device), 2 * height * fov / 360)
-        camera = (zeros[part], pitch[part], roll[part], fovs[part])
-        laid, known = perspective_to_equirect(pictures, *camera, height, 2 * height, mode="bicubic", convention=EXACT)
+        laid, known = lay_out(pictures, (zeros[part], pitch[part], roll[part], fovs[part]), height)
         rectangles.append(_square_rectangles(pitch[part], roll[part], fov, height, device))
-        anchors.append(_on_host(anchor_pictures(laid.clamp(0, 1), rectangles[-1], edge, edge).movedim(1, -1)))
-        known = known[:, None]
-        laid = torch.where(known > 0.5, laid.clamp(0, 1), _GREY)
+        anchors.append(_on_host(anchor_pictures(laid, rectangles[-1], edge, edge).movedim(1, -1)))
+        laid = with_grey(laid, known)
         panoramas.append(_masked_latents(laid, known, encode))
-        both = torch.cat([laid, known], 1).transpose(0, 1)[None]
-        seen = views_of(both, cameras, edge, edge, "bilinear")[0].transpose(0, 1)
-        known = (seen[:, 3:] > 0.5).float()
-        seen = torch.where(known > 0.5, seen[:, :3], _GREY)
-        views.append(_masked_latents(seen, known, encode).unflatten(0, (len(cameras), len(part))))
+        seen, known = known_views(laid, known, cameras, edge)
+        views.append(_masked_latents(seen.flatten(0, 1), known.flatten(0, 1), encode).unflatten(0, seen.shape[:2]))
     return Outpainting(
         torch.cat(panoramas).transpose(0, 1)[None],
         torch.cat(views, 1).flatten(0, 1).transpose(0, 1)[None],
@@ -151,8 +144,7 @@ def tagged(conditioning: list, values: Mapping[str, object]) -> list:
 def _masked_latents(pictures: Tensor, known: Tensor, encode: Callable[[Tensor], Tensor]) -> Tensor:
     """float32 [B, 5, h, w] of pictures [B, 3, H, W] and what is known of them [B, 1, H, W]."""
     latents = comfy.latent_formats.SD15().process_in(encode(_on_host(pictures.movedim(1, -1))))
-    mask = F.interpolate(1 - known, latents.shape[-2:], mode="nearest")
-    return torch.cat([_on_host(mask), _on_host(latents)], 1)
+    return torch.cat([_on_host(to_generate(known, latents.shape[-2:])), _on_host(latents)], 1)
 
 
 def _on_host(value: Tensor) -> Tensor:

@@ -14,12 +14,7 @@ import comfy.sample
 import torch
 from torch import Tensor
 
-from ..kernels.panorama import CONVENTIONS, equirect_to_perspective
-
-EXACT = CONVENTIONS[1]
-
-Camera = tuple[float, float, float]
-"""Yaw, pitch and field of view, degrees."""
+from ..kernels.known_panorama import Camera, seen_by
 
 
 def pack(panorama: Tensor, views: Tensor) -> dict:
@@ -72,16 +67,8 @@ def views_of(panorama: Tensor, cameras: Sequence[Camera], height: int, width: in
     Returns:
         [B, C, V * F, height, width], view by view.
     """
-    yaw, pitch, fov = torch.tensor(cameras, dtype=torch.float64).unbind(1)
-    seen = []
-    for one in panorama:
-        channels, frames = one.shape[:2]
-        # A camera looks the same way in every frame, so frames are read as channels are.
-        found = equirect_to_perspective(
-            one.flatten(0, 1)[None], yaw, pitch, torch.zeros_like(yaw), fov, height, width, mode=mode, convention=EXACT
-        )
-        seen.append(found.unflatten(1, (channels, frames)).transpose(0, 1).flatten(1, 2))
-    return torch.stack(seen)
+    seen = (seen_by(one.flatten(0, 1), cameras, height, width, mode).unflatten(1, one.shape[:2]) for one in panorama)
+    return torch.stack([found.transpose(0, 1).flatten(1, 2) for found in seen])
 
 
 class PanoramaNoise:
