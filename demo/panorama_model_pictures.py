@@ -1,6 +1,7 @@
 """Draws the help pictures of the panorama nodes with the small image model: ``python -m demo.panorama_model_pictures``.
 
-``--only NAME`` draws one of them: model, decode, encode or views (some minutes on a processor).
+``--only NAME`` draws one of them: model, decode, encode, views or readme (some minutes each of the last two on a
+processor). readme is panorama_views.webp of demo/media: what is seen 60 degrees up in the report's first panoramas.
 """
 
 import argparse
@@ -18,10 +19,22 @@ use_pack()
 from demo.eval.image_models import CHECKPOINTS, ImageModels  # noqa: E402
 from demo.eval.image_report import CFG  # noqa: E402
 from demo.eval.panorama_models import Arm, decode, draw, encode, look, ring_yaws, sample  # noqa: E402
+from demo.eval.panorama_report import (  # noqa: E402
+    ARMS,
+    FIRST_SEED,
+    FLAT,
+    VIEWS,
+    VIEWS_HEIGHT,
+    scene_prompts,
+    scenes_of,
+)
+from demo.media_pictures import MEDIA  # noqa: E402
 
 DOCS = Path(__file__).resolve().parent.parent / "web" / "docs"
 PLACES = ("in a city, lit from the left", "in a forest, lit from above", "in a desert, lit from the right", "at night")
 GAP = 6
+OF_REPORT, SHOWN = 60, 3
+"""Panoramas of one seed in the report, whose scenes depend on how many there are; those that the README shows."""
 
 
 def column(rows: list[Tensor]) -> Tensor:
@@ -45,9 +58,13 @@ def enlarged(picture: Tensor, times: int) -> Tensor:
 
 
 def save(name: str, picture: Tensor) -> None:
+    """Writes a .webp of under 60 kB to the help pages."""
+    write(DOCS / f"PaperNodes_{name}.webp", picture)
+
+
+def write(path: Path, picture: Tensor) -> None:
     """Writes a .webp of under 60 kB."""
     values = (picture.clamp(0, 1) * 255).round().byte().movedim(0, -1).contiguous().numpy()
-    path = DOCS / f"PaperNodes_{name}.webp"
     for quality in (92, 85, 75, 60):
         Image.fromarray(values).save(path, quality=quality, method=6)
         if path.stat().st_size < 58_000:
@@ -94,7 +111,22 @@ def views_picture(models: ImageModels) -> None:
     save("PanoramaViews", column(rows))
 
 
-PICTURES = {"model": model_picture, "decode": decode_picture, "encode": encode_picture, "views": views_picture}
+def readme_picture(models: ImageModels) -> None:
+    """Views 60 degrees up of the report's first panoramas: the plain model's, and below those of Panorama Views."""
+    prompts, rows = scene_prompts(scenes_of(OF_REPORT, FIRST_SEED))[:SHOWN], []
+    for name in (FLAT, VIEWS):
+        panoramas = draw(models, prompts, FIRST_SEED, ARMS[name], VIEWS_HEIGHT, CFG, batch=1)
+        rows.append(line(list(look(panoramas, ring_yaws(ARMS[VIEWS], 60.0), 60.0))))
+    write(MEDIA / "panorama_views.webp", column(rows))
+
+
+PICTURES = {
+    "model": model_picture,
+    "decode": decode_picture,
+    "encode": encode_picture,
+    "views": views_picture,
+    "readme": readme_picture,
+}
 
 
 def main() -> None:

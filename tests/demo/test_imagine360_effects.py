@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 COUNT, SEED, STEPS = 8, 930_000_000, 8
 LOWERED = 0.10
-EXCHANGE, MOTION = "exchange blocks off", "motion modules off"
+EXCHANGE, MOTION, NEVER = list(ARMS)[1:]
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,27 @@ def test_both_parts_are_needed(table, arm):
     without = 1 - table[arm]["behind"]["share"]
     assert table[arm]["behind"]["share"] < 0.4 and without > 0.6
     assert abs(table[arm]["speed behind"]) < 0.1
+
+
+def test_the_readme_and_the_help_tell_what_the_report_says(table):
+    root = CHECKPOINTS.parent.parent
+    section = (root / "README.md").read_text(encoding="utf-8").split("### Panoramas\n")[1].split("\n## ")[0]
+    for name, row in table.items():
+        words = "rendered, through the autoencoder" if name == RENDERED else name
+        kept, behind = row["inside"], row["behind"]
+        figures = (
+            f"{kept['value']:.1f} ({kept['low']:.1f})",
+            f"{behind['share'] * 100:.1f} % ({behind['low'] * 100:.1f})",
+            f"{row['speed behind']:.2f}",
+            f"{row['seam']['value']:.2f}",
+        )
+        assert f"| {words} | {' | '.join(figures)} |" in section.replace("**", "")
+    whole, share = table[WHOLE], "{:.1f} %".format
+    helped = (root / "web" / "docs" / "PaperNodes_Imagine360Loader.md").read_text(encoding="utf-8")
+    assert f"{whole['inside']['value']:.1f} dB" in helped and f"{whole['speed behind']:.2f} of their" in helped
+    assert all(share(table[arm]["behind"]["share"] * 100) in helped for arm in (WHOLE, EXCHANGE, MOTION))
+    helped = (root / "web" / "docs" / "PaperNodes_Imagine360Conditioning.md").read_text(encoding="utf-8")
+    assert all(share(table[arm]["behind"]["share"] * 100) in helped for arm in (WHOLE, NEVER))
 
 
 def test_eight_clips():

@@ -16,6 +16,7 @@ from demo.eval.panorama_report import (
     ARMS,
     CFG,
     ELEVATIONS,
+    ENDLESS,
     FLAT,
     KEPT_BAR,
     KEPT_GAIN,
@@ -42,6 +43,15 @@ pytestmark = pytest.mark.slow
 CPU = torch.device("cpu")
 COUNT, SEED, STEPS = 32, 930_000_000, 8
 LOWERED = 0.10
+TOLD = {
+    FLAT: "plain model",
+    ENDLESS: "Panorama Model",
+    VIEWS: "Panorama Views, views of 192 x 192",
+    SMALL: "the same, views of 128 x 128",
+    LATENTS: "the same, without the VAE",
+    WANTED: "rendered: more cannot be read",
+}
+"""Row of the report -> what the README calls it."""
 
 
 @pytest.fixture(scope="module")
@@ -77,6 +87,31 @@ def test_shapes_are_kept_above_and_below(report):
         assert table[name]["shape steep"]["low"] >= KEPT_BAR and table[name]["gain"]["low"] >= KEPT_GAIN
     assert table[VIEWS]["shape steep"]["low"] > table[SMALL]["shape steep"]["high"]
     assert table[LATENTS]["shape steep"]["high"] < CHANCE["shape"], "a blur"
+
+
+def test_the_readme_and_the_help_tell_what_the_report_says(report):
+    root = CHECKPOINTS.parent.parent
+    section = (root / "README.md").read_text(encoding="utf-8").split("### Panoramas\n")[1].split("\n## ")[0]
+    section = section.replace("**", "")
+    helped = {
+        name: (root / "web" / "docs" / f"PaperNodes_{name}.md").read_text(encoding="utf-8")
+        for name in ("PanoramaModel", "PanoramaViews")
+    }
+    for name, row in report["table"]["seams"].items():
+        value, low, high = (row["seam"][key] for key in ("value", "low", "high"))
+        told = f"{value:.2f} ({low:.2f} to {high:.2f})"
+        assert f"| {name} | {told} | {row['cells']['value']:.2f} |" in section and told in helped["PanoramaModel"]
+    for name, words in TOLD.items():
+        row = report["table"]["views"][name]
+        shape, ahead, gain = row["shape steep"], row["shape 0"]["value"], row["gain"]
+        right = f"{shape['value']:.1%} ({shape['low'] * 100:.1f})".replace("%", " %")
+        more = "" if name == FLAT else f" {gain['value'] * 100:+.1f} ({gain['low'] * 100:+.1f})"
+        colour = f"{(row['colour 60']['value'] + row['colour -60']['value']) * 50:.1f} %"
+        assert f"| {words} | {right} | {ahead * 100:.1f} % |{more} | {colour} |" in section
+        if name == ENDLESS:
+            assert f"{right[:6]} of the shapes" in helped["PanoramaModel"]
+        else:
+            assert f"| {right} | {colour} |" in helped["PanoramaViews"]
 
 
 def test_32_seams(models):
