@@ -51,8 +51,9 @@ STAND_INS = {
     "blob_layout_gligen": "demo_blob_layout",
     "blob_video_wan": "demo_blob_video",
     "panorama_sdxl": "demo_panorama",
+    "imagine360": "demo_imagine360",
 }
-"""A template that makes nothing without published weights -> the one whose thumbnail it shows."""
+"""A template that makes nothing to look at without published weights -> the one whose thumbnail it shows."""
 
 LOADERS = (
     "UNETLoader", "LoraLoader", "LoraLoaderModelOnly", "DualCLIPLoader", "VAELoader", "CheckpointLoaderSimple",
@@ -236,8 +237,6 @@ def draw_thumbnail(name: str, pictures: dict):
         return slices([pictures["Save pictures of the panorama"][0]])
     if "Save pictures of the panorama" in pictures:
         return seen_from_within(pictures["Save pictures of the panorama"][0])
-    if "Save pictures of what is known" in pictures:
-        return whole(pictures["Save pictures of what is known"][0])
     if "Save pictures of light" in pictures:
         drawn = pictures.get("Save relit pictures", pictures.get("Save pictures"))
         return slices([pictures["Save pictures of light"][0], drawn[0]])

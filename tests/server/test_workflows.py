@@ -194,7 +194,7 @@ def test_graphs_fit_the_nodes(object_info):
 
 
 DRAWN = ({"Save flow picture", "Save noise picture"}, {"Save pictures of what is known"})
-"""What graphs that need models save without them, for their thumbnail."""
+"""What graphs that need models save without them: for their thumbnail, or to be looked at first."""
 
 
 @pytest.mark.parametrize("path", NEEDS_MODELS, ids=lambda path: path.stem)
@@ -207,7 +207,7 @@ def test_a_graph_that_needs_models_runs_up_to_them(path, object_info):
     left_out = {node["class_type"] for key, node in prompt.items() if key not in part}
     assert set(templates.LOADERS) & left_out and "SamplerCustomAdvanced" in left_out
     saved = {workflow.title(prompt[key]) for key in workflow.output_nodes(part, object_info)}
-    # What runs draws the thumbnail; where nothing does, another template's is shown.
+    # What runs draws the thumbnail, or is looked at first; where nothing runs, another template's is shown.
     drawn = any(titles <= saved for titles in DRAWN)
     assert drawn or (not saved and path.stem in templates.STAND_INS)
 
