@@ -4,8 +4,9 @@ Wan 2.1's architecture at dim 16, from scratch, on clips cut at random times out
 error, five times the squared error, the absolute error of the differences between neighbours and half as much of those
 between frames. As for the image VAE the decoder sees latents at zero mean and unit variance with a little noise, and
 there is no KL term; at the end the latents get the mean and deviation that ComfyUI takes from every Wan latent. All
-through training the weights have the values that the file can hold (mostly float8). ``--start`` goes on with a
-finished file, ``--decoder-of`` with its decoder alone, for latents that other models know.
+through training the weights have the values that the file can hold (mostly float8). ``--alike`` and ``--halves`` have
+the latents turn and shrink as their clips do (latent_symmetry.py). ``--start`` goes on with a finished file,
+``--decoder-of`` with its decoder alone, for latents that other models know. Several processes may train one model.
 
 Writes video_vae.safetensors, which ComfyUI's VAELoader reads.
 """
@@ -16,6 +17,7 @@ import torch
 from torch import Tensor
 
 from demo import training, training_state
+from demo.latent_symmetry import halved, turned_alike
 from demo.train_vae import PENALTY_FROM
 from demo.training import Trainer, autocast, batches, elapsed, say
 from demo.training_data import rendered, to_bytes
@@ -64,6 +66,11 @@ def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
 
     vae, device = network.vae, pool.device
 
+    def decoded(weights: dict[str, Tensor], latents: Tensor) -> Tensor:
+        with autocast(device):
+            found = network.call(weights, "decode", latents.contiguous(memory_format=torch.channels_last_3d))
+        return (found.float() + 1) / 2
+
     def loss() -> Tensor:
         chosen = torch.randint(0, pool.shape[0], (arguments.batch,), device=device)
         clips = to_clips(cut(pool, chosen, arguments.frames)).contiguous(memory_format=torch.channels_last_3d)
@@ -73,18 +80,25 @@ def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
         mean, deviation = raw.mean((0, 2, 3, 4)), raw.std((0, 2, 3, 4))
         if arguments.decoder_of is None:
             with torch.no_grad():
-                network.mean.lerp_(mean.detach(), 0.02)
-                network.deviation.lerp_(deviation.detach(), 0.02)
+                both = torch.stack([mean, deviation]).detach()
+                arguments.group.average(both)
+                network.mean.lerp_(both[0], 0.02)
+                network.deviation.lerp_(both[1], 0.02)
         latents = network.normalise(raw)
         strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, 1, device=device)
         noisy = latents + strength * torch.randn_like(latents)
-        with autocast(device):
-            found = network.call(weights, "decode", noisy.contiguous(memory_format=torch.channels_last_3d))
+        if arguments.alike:
+            noisy, clips = turned_alike(noisy, clips, arguments.alike)
+        wanted = (clips + 1) / 2
+        error = clip_loss(decoded(weights, noisy), wanted, arguments.squared)
+        if arguments.halves:
+            smaller = decoded(weights, halved(noisy))
+            error = error + arguments.halves * clip_loss(smaller, halved(wanted), arguments.squared)
         outside = (latents.abs() - PENALTY_FROM).relu().square().mean()
         # Measured on what the network sees, so that the size of the raw latents does not matter.
         spread = (mean - network.wan_mean).div(network.wan_deviation).square().mean()
         spread = spread + (deviation / network.wan_deviation - 1).square().mean()
-        return clip_loss((found.float() + 1) / 2, (clips + 1) / 2, arguments.squared) + 0.02 * spread + 0.1 * outside
+        return error + 0.02 * spread + 0.1 * outside
 
     return loss
 
@@ -125,15 +139,17 @@ def main() -> None:
     parser.add_argument("--solid", action="store_true", help="three-dimensional convolutions, not flat ones")
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
+    parser.add_argument("--alike", type=float, default=0.0, help="share of clips whose latents are turned or mirrored")
+    parser.add_argument("--halves", type=float, default=0.0, help="weight of the error of latents at half the size")
     parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
-    device = training.settle(arguments)
+    device = training.settle(arguments, several=True)
     length = settle_clips(arguments)
     arguments.frames = min(arguments.frames, length)
     finished = arguments.decoder_of or arguments.start
     progress = training_state.progress_of(finished, "video_vae") if finished else None
     seed = arguments.seed + 1000 * int(arguments.resume is not None) + (progress.step if progress else 0)
-    source = ClipSource(arguments, seed + 1, length)
+    source = ClipSource(arguments, seed + 1 + 400_000 * arguments.group.number, length)
 
     from demo.bare_machine import use_host
 
@@ -159,10 +175,12 @@ def main() -> None:
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress, is_matrix=is_matrix)
     if not arguments.decoder_of:
         network.fold(*statistics(network, pool, 256))  # latents start as Wan's; from here on the statistics move along
+        trainer.group.share_first(trainer.parameters)
         trainer.restart_averages()
     say(f"{pool.shape[0]} clips of {length} frames, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M")
     trainer.train()
 
+    trainer.group.leave()
     trainer.use_averages()
     with torch.no_grad():
         for name, value in as_stored("video_vae", enlarged(dict(network.vae.named_parameters()))).items():

@@ -90,7 +90,7 @@ def settle(arguments: argparse.Namespace, *, several: bool = False) -> torch.dev
     cuda = torch.cuda.is_available() and not arguments.tiny
     arguments.group = TrainingGroup.join(cuda)
     if arguments.group.size > 1 and not several:
-        raise SystemExit("This script trains in one process; train_video and train_video_lora can be run by several.")
+        raise SystemExit("This script trains in one process; those of video models can be run by several.")
     if cuda:
         torch.backends.cuda.matmul.allow_tf32 = True
         torch.backends.cudnn.allow_tf32 = True

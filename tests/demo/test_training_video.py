@@ -31,6 +31,7 @@ from demo import (
     video_vae,
 )
 from demo.clip_pool import ClipPool
+from demo.training_group import TrainingGroup
 from demo.world.render import render
 from demo.world.scene import draw_scenes
 from demo.world_tokens import token_rows
@@ -58,7 +59,7 @@ def train_video_script(repository, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def video_vae_file(train_video_script):
-    return train_video_script("train_video_vae") / "video_vae.safetensors"
+    return train_video_script("train_video_vae", "--alike", "0.5", "--halves", "0.3") / "video_vae.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -219,12 +220,14 @@ def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_pat
     assert demo_format.read_metadata(tmp_path / "video_vae.safetensors", "video_vae")["steps"] == "6"
 
 
-def test_the_vaes_loss_falls():
+@pytest.mark.parametrize(("alike", "halves"), [(0.0, 0.0), (1.0, 0.5)])
+def test_the_vaes_loss_falls(alike, halves):
     torch.manual_seed(0)
     network = video_vae.VideoAutoencoder()
     pool = (render(draw_scenes(2, 0, frames=5), 16, 16).frames * 255).byte()
     network.fold(*train_video_vae.statistics(network, pool, 2))
     arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.0, squared=5.0)
+    arguments.alike, arguments.halves, arguments.group = alike, halves, TrainingGroup()
     loss = train_video_vae.make_loss(network, pool, arguments)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
