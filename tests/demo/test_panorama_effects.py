@@ -74,10 +74,11 @@ def test_the_report_is_of_the_shipped_files(report):
 
 
 def test_edges_meet(report):
-    """The seam without the nodes is over its bar by the mean alone: its interval begins at 1.96."""
+    """The seam without the nodes was first measured on 510 panoramas: 2.11 (1.96 to 2.26), over its bar by the mean
+    alone. The report's 1,200 were drawn after that, for a narrower interval.
+    """
     table = report["table"]["seams"]
-    assert table[PLAIN]["seam"]["value"] > WITHOUT_BAR and table[PLAIN]["seam"]["low"] > 1.9
-    assert table[ROUND]["seam"]["high"] < WITH_BAR
+    assert table[PLAIN]["seam"]["low"] > WITHOUT_BAR and table[ROUND]["seam"]["high"] < WITH_BAR
 
 
 def test_shapes_are_kept_above_and_below(report):
