@@ -101,7 +101,7 @@ def encode_picture(models: ImageModels) -> None:
 def views_picture(models: ImageModels) -> None:
     """A panorama made of views, and views into it."""
     arm = Arm("views", "tiles")
-    panorama = draw(models, ["a happy blue striped drop with a crown in a forest, lit from the left"], 5, arm, 32, CFG)
+    panorama = draw(models, ["an angry green dotted cube in a desert, lit from the left"], 8, arm, 32, CFG)
     rows = [panorama[0]]
     for pitch in (60.0, 0.0, -60.0):
         seen = look(panorama, ring_yaws(arm, pitch), pitch, 168)
