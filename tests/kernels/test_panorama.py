@@ -101,6 +101,17 @@ def test_turned_panoramas():
         assert decibels(both, scene(texel_directions(128, 256, DEVICE) @ (matrix @ second).T)) > 55
 
 
+@pytest.mark.parametrize("turns", [((3, 7, 0), (50, 0, 2), (0, -9, 0)), ((3, 7, 0), (90, 0, 0), (0, -9, 0))])
+@pytest.mark.parametrize("frames", [1, 3])
+def test_panoramas_turned_together_are_those_turned_alone(turns, frames):
+    """Also where one of the turns is by whole columns."""
+    pictures = noise(frames, 3, 16, 32)
+    together = rotate_panorama(pictures, *angles(*turns))
+    for number, turn in enumerate(turns):
+        (alone,) = rotate_panorama(pictures[number % frames][None], *angles(turn))
+        assert torch.equal(together[number], alone)
+
+
 # ---- views ---------------------------------------------------------------------------------------
 
 
