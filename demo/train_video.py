@@ -32,7 +32,7 @@ from demo.video_contents import ContentReading, Contents, contents, error_weight
 from demo.video_data import FRAMES, ClipSource, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
-from demo.video_vae import decode_latents, encode_clips
+from demo.video_vae import decode_latents, encode_clips, fuse_norms
 from demo.world.render import render
 from demo.world.scene import Scenes
 from demo.world_tokens import token_rows, vocabulary
@@ -47,11 +47,16 @@ CONTENT_FEATURES = 2
 """Which of the features, from 0, say what they show: those behind the third of five blocks."""
 
 
-def clip_maker(vae, device: torch.device, size: int) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
+def clip_maker(
+    vae, device: torch.device, size: int, alike: bool = False
+) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
     """A function of scenes and rows of tokens that makes what is learned from.
 
     That is latents float16 [N, 16, T, size/8, size/8], tokens int16 [N, phrasings, 77], and what the tokens of the
-    network show (Contents: classes and local), on the device.
+    network show (Contents), on the device.
+
+    Args:
+        alike: of encode_clips, for an encoder that is compiled.
     """
 
     @torch.no_grad()
@@ -59,8 +64,8 @@ def clip_maker(vae, device: torch.device, size: int) -> Callable[[Scenes, Tensor
         scenes = scenes.to(device)
         drawn = render(scenes, size, size, layers=("frames", "labels", "local"))
         shown = contents(scenes, drawn)
-        latents = encode_clips(vae, drawn.frames, part=16 * FRAMES // scenes.frames)
-        return latents, tokens.to(device), shown.classes, shown.local
+        latents = encode_clips(vae, drawn.frames, part=16 * FRAMES // scenes.frames, alike=alike)
+        return latents, tokens.to(device), *shown.tensors()
 
     return make
 
@@ -99,14 +104,14 @@ def make_loss(
         with autocast(device):
             context = encode_text(text, rows)
             found, features = functional_call(forward, weights, (noisy, sigmas, context.to(working)))
-        here = Contents(*(some[chosen] for some in shown))
+        here = Contents(*shown).select(chosen)
         error = (found.float() - (noise - clean)).square()
         error = (error * error_weights(here, sigmas, clean.shape, arguments.character_weight)).mean()
         place = readings["places"].loss([some[::PLACES_OF] for some in features]) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
         with autocast(device):
-            seen = Contents(here.classes[::CONTENTS_OF], here.local[::CONTENTS_OF])
-            content = readings["contents"].loss(features[CONTENT_FEATURES][::CONTENTS_OF], seen)
+            some = here.select(slice(None, None, CONTENTS_OF))
+            content = readings["contents"].loss(features[CONTENT_FEATURES][::CONTENTS_OF], some)
         return error + place + motion + content * arguments.content_weight
 
     return loss
@@ -169,6 +174,7 @@ def main() -> None:
     parser.add_argument("--begin-with", type=Path, help="folder of finished files to go on with without their state")
     parser.add_argument("--frames", type=int, default=FRAMES, help="of a training clip: 4 k + 1")
     parser.add_argument("--easy", type=float, default=1.0, help="share of clips kept in which nothing turns or grows")
+    parser.add_argument("--unspun", type=float, default=1.0, help="share of clips kept in which nothing spins")
     parser.add_argument("--turned", type=float, default=0.0, help="share of clips with characters at any angle")
     parser.add_argument("--fresh", type=float, default=0.3, help="share of the time in which new clips are made")
     parser.add_argument("--noisy", type=float, default=0.5, help="share of a batch that is spaced as samplers do")
@@ -199,6 +205,7 @@ def main() -> None:
         full=arguments.full_phrasings,
         characters=characters,
         easy=arguments.easy,
+        unspun=arguments.unspun,
         turned=arguments.turned,
     )
 
@@ -210,7 +217,9 @@ def main() -> None:
     vae = read(arguments.vae, device)
     say(f"attention: {attention_name()}")
     part = TOGETHER * FRAMES // frames
-    parts = parts_of(source, clip_maker(vae, device, arguments.size), part)
+    if arguments.compile:
+        fuse_norms(vae.vae.encoder, always=True)
+    parts = parts_of(source, clip_maker(vae, device, arguments.size, arguments.compile), part)
     pool = ClipPool(arguments.pictures)
     refreshing = Refreshing(pool, parts, arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)

@@ -4,25 +4,31 @@ Wan 2.1's architecture at dim 16, from scratch, on clips cut at random times out
 error, five times the squared error, the absolute error of the differences between neighbours and half as much of those
 between frames. As for the image VAE the decoder sees latents at zero mean and unit variance with a little noise, and
 there is no KL term; at the end the latents get the mean and deviation that ComfyUI takes from every Wan latent. All
-through training the weights have the values that the file can hold (mostly float8). ``--alike`` and ``--halves`` have
-the latents turn and shrink as their clips do (latent_symmetry.py). ``--start`` goes on with a finished file,
-``--decoder-of`` with its decoder alone, for latents that other models know. Several processes may train one model.
+through training the weights have the values that the file can hold (mostly float8). ``--reading`` has latents tell what
+they show (latent_reading.py), so that a small network can draw them. ``--start`` goes on with a finished file,
+``--decoder-of`` with its decoder alone, for latents that other models know; ``--drawn-by`` has it see the errors of the
+network that draws them (drawn_latents.py). Several processes may train one model.
 
 Writes video_vae.safetensors, which ComfyUI's VAELoader reads.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from demo import training, training_state
-from demo.latent_symmetry import halved, turned_alike
+from demo.diffusion import encode_text
+from demo.drawn_latents import drawn_again
+from demo.latent_reading import LatentReading, latent_contents
 from demo.train_vae import PENALTY_FROM
 from demo.training import Trainer, autocast, batches, elapsed, say
-from demo.training_data import rendered, to_bytes
+from demo.training_data import to_bytes
 from demo.training_drawings import save_grid
+from demo.video_contents import Contents
 from demo.video_data import ClipSource, settle_clips
+from demo.video_model import VideoForward, guided
 from demo.video_vae import (
     VideoAutoencoder,
     channels_last,
@@ -34,19 +40,48 @@ from demo.video_vae import (
     to_clips,
     to_frames,
 )
+from demo.world.render import render
+from demo.world_tokens import token_rows
 
 
-def draw_pool(source: ClipSource, count: int, seconds: float, device: torch.device, size: int) -> Tensor:
-    """So many clips uint8 [N, T, 3, size, size] on the device, or those that were drawn when the time is over."""
+@dataclass(frozen=True)
+class Pool:
+    """Clips to learn from, on the device.
+
+    Args:
+        clips: uint8 [N, T, 3, size, size].
+        tokens: int16 [N, phrasings, 77] of their captions.
+        shown: the tensors of Contents, of what their latents show, or none.
+    """
+
+    clips: Tensor
+    tokens: Tensor
+    shown: tuple[Tensor, ...] = ()
+
+
+def draw_pool(
+    source: ClipSource, count: int, seconds: float, device: torch.device, size: int, shown: bool = False
+) -> Pool:
+    """So many clips, or those that were drawn when the time is over.
+
+    Args:
+        shown: whether what their latents show comes with them.
+    """
     parts, number, begin = [], 0, elapsed()
+    layers = ("frames", "labels", "local") if shown else ("frames",)
     while not parts or (number < count and elapsed() - begin < seconds):
-        scenes, _ = source.chunk()
-        scenes = scenes.select(torch.arange(min(scenes.size, count - number)))
-        parts += [to_bytes(part.frames) for part in rendered(scenes, device, size, part=128)]
-        number += scenes.size
+        scenes, tokens = source.chunk()
+        for chosen in torch.arange(min(scenes.size, count - number)).split(128):
+            some = scenes.select(chosen).to(device)
+            with torch.no_grad():
+                drawn = render(some, size, size, layers=layers)
+                told = latent_contents(some, drawn).tensors() if shown else ()
+            parts.append((to_bytes(drawn.frames), tokens[chosen].to(device), *told))
+            number += some.size
     source.close()
     say(f"{number} clips drawn in {elapsed() - begin:.1f} s")
-    return torch.cat(parts)
+    clips, tokens, *told = (torch.cat(some) for some in zip(*parts, strict=True))
+    return Pool(clips, tokens, tuple(told))
 
 
 def cut(pool: Tensor, chosen: Tensor, frames: int) -> Tensor:
@@ -60,11 +95,15 @@ def is_matrix(name: str, value: Tensor) -> bool:
     return value.ndim >= 4 and min(value.flatten(1).shape) >= 16
 
 
-def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
-    """The loss of one step."""
+def make_loss(network: VideoAutoencoder, reading: LatentReading, pool: Pool, arguments, redraw=None):
+    """The loss of one step.
+
+    Args:
+        redraw: (latents, rows of tokens) -> latents as a network draws them, for the first half of every batch.
+    """
     from networks.demo_video import as_stored
 
-    vae, device = network.vae, pool.device
+    vae, device = network.vae, pool.clips.device
 
     def decoded(weights: dict[str, Tensor], latents: Tensor) -> Tensor:
         with autocast(device):
@@ -72,8 +111,8 @@ def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
         return (found.float() + 1) / 2
 
     def loss() -> Tensor:
-        chosen = torch.randint(0, pool.shape[0], (arguments.batch,), device=device)
-        clips = to_clips(cut(pool, chosen, arguments.frames)).contiguous(memory_format=torch.channels_last_3d)
+        chosen = torch.randint(0, pool.clips.shape[0], (arguments.batch,), device=device)
+        clips = to_clips(cut(pool.clips, chosen, arguments.frames)).contiguous(memory_format=torch.channels_last_3d)
         weights = as_stored("video_vae", enlarged(dict(vae.named_parameters())))
         with autocast(device), torch.set_grad_enabled(arguments.decoder_of is None):
             raw = network.call(weights, "raw", clips)
@@ -87,20 +126,38 @@ def make_loss(network: VideoAutoencoder, pool: Tensor, arguments):
         latents = network.normalise(raw)
         strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, 1, device=device)
         noisy = latents + strength * torch.randn_like(latents)
-        if arguments.alike:
-            noisy, clips = turned_alike(noisy, clips, arguments.alike)
-        wanted = (clips + 1) / 2
-        error = clip_loss(decoded(weights, noisy), wanted, arguments.squared)
-        if arguments.halves:
-            smaller = decoded(weights, halved(noisy))
-            error = error + arguments.halves * clip_loss(smaller, halved(wanted), arguments.squared)
+        read = reading.loss(noisy, Contents(*pool.shown).select(chosen)) if pool.shown else 0.0
+        if redraw:
+            half = arguments.batch // 2
+            noisy = torch.cat((redraw(latents[:half], pool.tokens[chosen[:half], 0]), noisy[half:]))
+        error = clip_loss(decoded(weights, noisy), (clips + 1) / 2, arguments.squared)
         outside = (latents.abs() - PENALTY_FROM).relu().square().mean()
         # Measured on what the network sees, so that the size of the raw latents does not matter.
         spread = (mean - network.wan_mean).div(network.wan_deviation).square().mean()
         spread = spread + (deviation / network.wan_deviation - 1).square().mean()
-        return error + 0.02 * spread + 0.1 * outside
+        return error + arguments.reading * read + 0.02 * spread + 0.1 * outside
 
     return loss
+
+
+def redrawing(folder: Path, frames: int, device: torch.device, size: int):
+    """(latents, rows of tokens) -> latents as the folder's video model draws them, with the templates' guidance."""
+    from demo.train_video import load_models
+    from networks.demo_video import latent_frames
+
+    network, text = load_models(folder, device)
+    forward = VideoForward(network, (latent_frames(frames), size // 8, size // 8))
+    empty = torch.from_numpy(token_rows([""])).long().to(device)
+    working = torch.bfloat16 if device.type == "cuda" else torch.float32
+
+    @torch.no_grad()
+    def redraw(latents: Tensor, rows: Tensor) -> Tensor:
+        with autocast(device):
+            context = encode_text(text, torch.cat((rows.long(), empty))).to(working)
+            predict = guided(forward, context[:-1], context[-1:], 3.0)
+            return drawn_again(lambda x, sigmas: predict(x.to(working), sigmas), latents)
+
+    return redraw
 
 
 @torch.no_grad()
@@ -136,20 +193,25 @@ def main() -> None:
     begin = parser.add_mutually_exclusive_group()
     begin.add_argument("--decoder-of", type=Path, help="train this file's decoder further, leave its encoder as it is")
     begin.add_argument("--start", type=Path, help="go on from this finished file, where its state is lost")
+    parser.add_argument("--drawn-by", type=Path, help="folder of a video model, for --decoder-of: half of the latents")
     parser.add_argument("--solid", action="store_true", help="three-dimensional convolutions, not flat ones")
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
-    parser.add_argument("--alike", type=float, default=0.0, help="share of clips whose latents are turned or mirrored")
-    parser.add_argument("--halves", type=float, default=0.0, help="weight of the error of latents at half the size")
+    parser.add_argument("--reading", type=float, default=0.0, help="weight of reading from latents what they show")
     parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
     length = settle_clips(arguments)
     arguments.frames = min(arguments.frames, length)
+    if arguments.reading and arguments.frames != length:
+        raise SystemExit(f"--reading knows what whole clips show: give --frames {length}.")
+    if arguments.drawn_by and not (arguments.decoder_of and arguments.frames == length):
+        raise SystemExit(f"--drawn-by needs --decoder-of and --frames {length}: the network knows that file's latents.")
     finished = arguments.decoder_of or arguments.start
     progress = training_state.progress_of(finished, "video_vae") if finished else None
     seed = arguments.seed + 1000 * int(arguments.resume is not None) + (progress.step if progress else 0)
-    source = ClipSource(arguments, seed + 1 + 400_000 * arguments.group.number, length)
+    captions = {"phrasings": 1, "full": 2} if arguments.drawn_by else {}
+    source = ClipSource(arguments, seed + 1 + 400_000 * arguments.group.number, length, **captions)
 
     from demo.bare_machine import use_host
 
@@ -158,7 +220,8 @@ def main() -> None:
 
     latent_frames(arguments.frames)
     torch.manual_seed(arguments.seed)
-    pool = draw_pool(source, arguments.pictures, arguments.drawing_seconds, device, arguments.size)
+    shown = arguments.reading > 0 and arguments.decoder_of is None
+    pool = draw_pool(source, arguments.pictures, arguments.drawing_seconds, device, arguments.size, shown)
     solid = arguments.solid
     network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
@@ -171,13 +234,19 @@ def main() -> None:
                 value.div_(factors[name])  # a file has the enlarged weights
     parts = ("conv2.", "decoder.") if arguments.decoder_of else ("",)
     parameters = {name: value for name, value in network.vae.named_parameters() if name.startswith(parts)}
-    loss = make_loss(network, pool, arguments)
+    reading = LatentReading().to(device)
+    if shown:
+        parameters |= {f"{training.AUXILIARY}{name}": value for name, value in reading.named_parameters()}
+    redraw = redrawing(arguments.drawn_by, length, device, arguments.size) if arguments.drawn_by else None
+    loss = make_loss(network, reading, pool, arguments, redraw)
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress, is_matrix=is_matrix)
     if not arguments.decoder_of:
-        network.fold(*statistics(network, pool, 256))  # latents start as Wan's; from here on the statistics move along
+        # Latents start as Wan's; from here on the statistics move along.
+        network.fold(*statistics(network, pool.clips, 256))
         trainer.group.share_first(trainer.parameters)
         trainer.restart_averages()
-    say(f"{pool.shape[0]} clips of {length} frames, {sum(value.numel() for value in parameters.values()) / 1e6:.2f} M")
+    number = sum(value.numel() for value in parameters.values())
+    say(f"{pool.clips.shape[0]} clips of {length} frames, {number / 1e6:.2f} M")
     trainer.train()
 
     trainer.group.leave()
@@ -186,17 +255,18 @@ def main() -> None:
         for name, value in as_stored("video_vae", enlarged(dict(network.vae.named_parameters()))).items():
             network.vae.get_parameter(name).copy_(value)
     if not arguments.decoder_of:
-        mean, deviation = statistics(network, pool, 1024)
+        mean, deviation = statistics(network, pool.clips, 1024)
         network.fold(mean, deviation)
         say(f"latents' mean {mean.tolist()} and deviation {deviation.tolist()} folded in")
     target = arguments.out / "video_vae.safetensors"
     save_for_stock(target, network.vae.state_dict(), trainer.metadata("video_vae"))
     say(f"{target}: {target.stat().st_size / 1e6:.2f} MB")
 
-    del pool
+    del pool, loss
     network = read(target, device, solid)
     fresh = ClipSource(arguments, seed + 500_000, length, workers=0)
-    fresh = draw_pool(fresh, 4 if arguments.tiny else 256, arguments.drawing_seconds, device, arguments.size)
+    count = 4 if arguments.tiny else 256
+    fresh = draw_pool(fresh, count, arguments.drawing_seconds, device, arguments.size).clips
     by_frame, again = measure(network, fresh)
     noisy, _ = measure(network, fresh, noise=0.1)
     say(f"PSNR on {fresh.shape[0]} fresh clips, frame by frame: {[round(value, 2) for value in by_frame.tolist()]}")

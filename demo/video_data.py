@@ -73,6 +73,9 @@ class ClipChoice:
     easy: float = 1.0
     """Share of the clips without HARD motions that are kept, over 0 to 1."""
 
+    unspun: float = 1.0
+    """Share of the clips in which nothing spins that are kept, over 0 to 1."""
+
     apart: float = 0.0
     """Share of the clips with a moving camera in which nothing else moves."""
 
@@ -97,7 +100,10 @@ def _draw_clips(count: int, seed: int, frames: int, choice: ClipChoice):
     hard = torch.isin(scenes.motion, torch.tensor([MOTIONS.index(name) for name in HARD]))
     kept = (hard & scenes.present).any(1).numpy() | (generator.random(count) < choice.easy)
     moves = (scenes.camera != scenes.camera[:, :1]).flatten(1).any(1).numpy()
-    kept = (kept & (moves | (generator.random(count) < choice.standing))).nonzero()[0]
+    kept &= moves | (generator.random(count) < choice.standing)
+    spins = (scenes.motion == MOTIONS.index("spins")) & scenes.present
+    kept &= spins.any(1).numpy() | (generator.random(count) < choice.unspun)
+    kept = kept.nonzero()[0]
     scenes = turn(scenes, choice.turned, generator)
     return {item.name: getattr(scenes, item.name).numpy()[kept] for item in fields(Scenes)}, rows[kept]
 

@@ -23,13 +23,19 @@ def _normalised(x: Tensor, gamma: Tensor, scale: float, bent: bool) -> Tensor:
     return functional.silu(x) if bent else x
 
 
-def fuse_norms(vae: nn.Module) -> None:
-    """Has a trainable VAE's norms, each with the SiLU behind it, done by one compiled function; weights stay."""
+def fuse_norms(vae: nn.Module, *, always: bool = False) -> None:
+    """Has a trainable VAE's norms, each with the SiLU behind it, done by one compiled function; weights stay.
+
+    Args:
+        vae: or a part of it.
+        always: also where nothing is trained, which should always have the same shape then.
+    """
     torch._dynamo.config.recompile_limit = 64  # one for each shape
     compiled = torch.compile(_normalised, dynamic=False)
 
     def run(*inputs):
-        return (compiled if torch.is_grad_enabled() else _normalised)(*inputs)  # measuring has other shapes
+        # Measuring has other shapes.
+        return (compiled if always or torch.is_grad_enabled() else _normalised)(*inputs)
 
     for module in vae.modules():
         if hasattr(module, "bent"):
@@ -245,14 +251,22 @@ def read(path, device: torch.device, solid: bool = False) -> VideoAutoencoder:
 
 
 @torch.no_grad()
-def encode_clips(network: VideoAutoencoder, frames: Tensor, part: int = 16) -> Tensor:
-    """Normalised latents float16 [B, 16, k + 1, H/8, W/8] of frames 0..1 [B, 4 k + 1, 3, H, W]."""
+def encode_clips(network: VideoAutoencoder, frames: Tensor, part: int = 16, *, alike: bool = False) -> Tensor:
+    """Normalised latents float16 [B, 16, k + 1, H/8, W/8] of frames 0..1 [B, 4 k + 1, 3, H, W].
+
+    Args:
+        part: clips at a time.
+        alike: have all parts as many, the last one's rest filled with clips that are forgotten.
+    """
     found = []
+    count = frames.shape[0]
+    if alike and count % part:
+        frames = torch.cat((frames, frames[:1].expand(-count % part, *frames.shape[1:])))
     for some in frames.split(part):
         clips = to_clips(some).contiguous(memory_format=torch.channels_last_3d)
         with autocast(frames.device):
             found.append(network.normalise(network.raw(clips)).half())
-    return torch.cat(found)
+    return torch.cat(found)[:count]
 
 
 @torch.no_grad()

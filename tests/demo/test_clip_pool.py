@@ -83,6 +83,17 @@ def test_fewer_clips_in_which_nothing_turns_or_grows():
     assert torch.equal(found[0.25][1][first], tokens[same])
 
 
+def test_fewer_clips_in_which_nothing_spins():
+    how = {"phrasings": 1, "silent": 0, "characters": None}
+    counts = []
+    for unspun in (1.0, 0.25):
+        scenes, _ = ClipSource(argparse.Namespace(tiny=False), 3, 17, **how, unspun=unspun, workers=0).chunk()
+        spins = ((scenes.motion == MOTIONS.index("spins")) & scenes.present).any(1)
+        counts.append((int(spins.sum()), int((~spins).sum())))
+    (spinning, others), (still_spinning, fewer) = counts
+    assert spinning == still_spinning > 50 and 0.15 < fewer / others < 0.35
+
+
 def test_a_chunk_is_never_empty():
     source = ClipSource(argparse.Namespace(tiny=True), 1, 5, phrasings=1, easy=0.01, workers=0)
     assert all(source.chunk()[0].size for _ in range(5))

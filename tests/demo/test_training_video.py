@@ -19,6 +19,7 @@ from comfy.latent_formats import Wan21
 from demo_files import random_weights
 
 from demo import (
+    latent_reading,
     train_image,
     train_video,
     train_video_lora,
@@ -59,7 +60,7 @@ def train_video_script(repository, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def video_vae_file(train_video_script):
-    return train_video_script("train_video_vae", "--alike", "0.5", "--halves", "0.3") / "video_vae.safetensors"
+    return train_video_script("train_video_vae", "--reading", "0.1") / "video_vae.safetensors"
 
 
 @pytest.fixture(scope="session")
@@ -170,12 +171,35 @@ def run(monkeypatch, module, *arguments: str) -> None:
     module.main()
 
 
-def test_a_video_decoder_alone_is_trained_without_touching_the_latents(video_vae_file, tmp_path, monkeypatch):
+@pytest.mark.parametrize("drawn", [False, True])
+def test_a_video_decoder_alone_is_trained_without_touching_the_latents(
+    drawn, video_vae_file, video_folder, tmp_path, monkeypatch
+):
     before, _ = demo_format.load(video_vae_file, "video_vae")
-    run(monkeypatch, train_video_vae, "--decoder-of", str(video_vae_file), "--state", str(tmp_path), "--rate", "0.1")
+    how = ("--decoder-of", str(video_vae_file), "--state", str(tmp_path), "--rate", "0.1")
+    seen = []
+    redrawing = train_video_vae.redrawing
+
+    def watched(*arguments):
+        redraw = redrawing(*arguments)
+        return lambda latents, rows: seen.append((latents, redraw(latents, rows))) or seen[-1][1]
+
+    monkeypatch.setattr(train_video_vae, "redrawing", watched)
+    run(monkeypatch, train_video_vae, *how, *(("--drawn-by", str(video_folder), "--frames", "5") if drawn else ()))
+    assert len(seen) == (3 if drawn else 0)
+    assert all(one.shape == other.shape and 0 < (one - other).std() < 1 for one, other in seen)
     after, _ = demo_format.load(tmp_path / "video_vae.safetensors", "video_vae")
     changed = {name.split(".")[0] for name in before if not torch.equal(before[name], after[name])}
     assert before.keys() == after.keys() and changed == {"decoder", "conv2"}
+
+
+@pytest.mark.parametrize(
+    ("given", "reason"),
+    [(("--drawn-by", "."), "--decoder-of"), (("--reading", "0.1", "--frames", "1"), "whole clips")],
+)
+def test_options_that_do_not_go_together(given, reason, tmp_path, monkeypatch):
+    with pytest.raises(SystemExit, match=reason):
+        run(monkeypatch, train_video_vae, "--state", str(tmp_path), *given)
 
 
 def test_which_parameters_are_matrices():
@@ -220,15 +244,19 @@ def test_a_finished_video_autoencoder_is_trained_further(video_vae_file, tmp_pat
     assert demo_format.read_metadata(tmp_path / "video_vae.safetensors", "video_vae")["steps"] == "6"
 
 
-@pytest.mark.parametrize(("alike", "halves"), [(0.0, 0.0), (1.0, 0.5)])
-def test_the_vaes_loss_falls(alike, halves):
+@pytest.mark.parametrize("reading", [0.0, 0.02])
+def test_the_vaes_loss_falls(reading):
     torch.manual_seed(0)
     network = video_vae.VideoAutoencoder()
-    pool = (render(draw_scenes(2, 0, frames=5), 16, 16).frames * 255).byte()
-    network.fold(*train_video_vae.statistics(network, pool, 2))
+    scenes = draw_scenes(2, 0, frames=5)
+    drawn = render(scenes, 16, 16, layers=("frames", "labels", "local"))
+    clips = (drawn.frames * 255).byte()
+    shown = latent_reading.latent_contents(scenes, drawn).tensors() if reading else ()
+    pool = train_video_vae.Pool(clips, torch.zeros(2, 0, 77, dtype=torch.int16), shown)
+    network.fold(*train_video_vae.statistics(network, clips, 2))
     arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.0, squared=5.0)
-    arguments.alike, arguments.halves, arguments.group = alike, halves, TrainingGroup()
-    loss = train_video_vae.make_loss(network, pool, arguments)
+    arguments.reading, arguments.group = reading, TrainingGroup()
+    loss = train_video_vae.make_loss(network, latent_reading.LatentReading(), pool, arguments)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(8):
@@ -305,6 +333,16 @@ def test_fused_norms_are_the_same_autoencoder(random_autoencoder, traced):
         torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
 
 
+def test_a_compiled_encoder_makes_the_same_latents(random_autoencoder, traced):
+    frames = torch.rand(3, 5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
+    expected = video_vae.encode_clips(random_autoencoder, frames)
+    compiled = copy.deepcopy(random_autoencoder)
+    video_vae.fuse_norms(compiled.vae.encoder, always=True)
+    found = video_vae.encode_clips(compiled, frames, part=2, alike=True)
+    assert found.shape == expected.shape
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * float(expected.float().std()))
+
+
 def test_the_flow_is_the_hosts():
     sampling = comfy.model_sampling.ModelSamplingDiscreteFlow()
     sampling.set_parameters(shift=video_model.SHIFT)
@@ -361,8 +399,8 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     content = video_contents.ContentReading(256, CPU)
     readings = {"places": places, "motions": video_motion.MotionReading(CPU), "contents": content}
     readings = torch.nn.ModuleDict(readings)
-    shown = torch.tensor([[[1, 2, 3, 4]] * 4 + [[0, 0, 0, 0]] * 4] * 2, dtype=torch.int8)
-    shown = shown, torch.full((2, 8, 2), 0.5).half()
+    shown = torch.tensor([[[1, 2, 3, 4, 5]] * 4 + [[0] * 5] * 4] * 2, dtype=torch.int8)
+    shown = shown, torch.full((2, 8, 4, 2), 0.5).half(), torch.ones(2, 8, 4, dtype=torch.bool)
     rows = token_rows(["a red cat moves left", "a blue ball grows"])
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()

@@ -4,7 +4,7 @@ import itertools
 
 import torch
 
-from demo.video_contents import ContentReading, Contents, contents, error_weights, latent_times
+from demo.video_contents import ContentReading, Contents, contents, error_weights, frames_of_latents
 from demo.world.render import render
 from demo.world.scene import draw_scenes
 
@@ -15,9 +15,10 @@ def test_contents_are_what_the_renderer_draws():
     scenes = draw_scenes(3, 5, frames=5)
     drawn = render(scenes, 128, 128, layers=("labels", "local", "masks"))
     shown = contents(scenes, drawn)
-    assert shown.classes.shape == (3, 2 * 64, 4) and shown.local.shape == (3, 2 * 64, 2)
-    assert latent_times(5).tolist() == [0, 2]
-    assert latent_times(1).tolist() == [0]
+    assert shown.classes.shape == (3, 2 * 64, 5) and shown.local.shape == (3, 2 * 64, 4, 2)
+    assert shown.seen.shape == (3, 2 * 64, 4)
+    assert frames_of_latents(9).tolist() == [[0, 0, 0, 0], [1, 2, 3, 4], [5, 6, 7, 8]]
+    assert frames_of_latents(1).tolist() == [[0, 0, 0, 0]]
     pictured = 0
     for clip, (place, (row, column)) in itertools.product(range(3), enumerate(itertools.product(range(8), range(8)))):
         window = slice(16 * row, 16 * row + 16), slice(16 * column, 16 * column + 16)
@@ -26,15 +27,17 @@ def test_contents_are_what_the_renderer_draws():
             counts = [(int((labels == k).sum()), k) for k in range(int(scenes.count[clip]))]
             count, who = max(counts, key=lambda found: found[0])
             classes = shown.classes[clip, latent * 64 + place].tolist()
-            local = shown.local[clip, latent * 64 + place].float()
+            local = shown.local[clip, latent * 64 + place, 1].float()
+            assert bool(shown.seen[clip, latent * 64 + place, 1]) == (count >= 64)
             if count < 64:  # a quarter of the pixels
-                assert classes == [0, 0, 0, 0] and not local.any()
+                assert classes == [0] * 5 and not local.any()
                 continue
             pictured += 1
             if sum(number == count for number, _ in counts) > 1:
                 continue
             assert classes == [
-                int(values[clip, who]) + 1 for values in (scenes.shape, scenes.colour, scenes.pattern, scenes.accessory)
+                int(values[clip, who]) + 1
+                for values in (scenes.shape, scenes.colour, scenes.pattern, scenes.accessory, scenes.face)
             ]
             mine = drawn.local[clip, time][:, window[0], window[1]][:, labels == who].mean(1)
             torch.testing.assert_close(local, mine, rtol=2e-3, atol=2e-3)
@@ -44,8 +47,9 @@ def test_contents_are_what_the_renderer_draws():
 def test_contents_are_learned():
     torch.manual_seed(0)
     reading = ContentReading(8, CPU)
-    classes = torch.tensor([[[1, 2, 3, 4], [0, 0, 0, 0], [10, 10, 5, 6]]], dtype=torch.int8)
-    shown = Contents(classes, torch.tensor([[[0.5, -0.5], [0, 0], [1, 0]]]).half())
+    classes = torch.tensor([[[1, 2, 3, 4, 5], [0, 0, 0, 0, 0], [10, 10, 5, 6, 1]]], dtype=torch.int8)
+    local = torch.tensor([[[0.5, -0.5], [0, 0], [1, 0]]])[:, :, None].expand(-1, -1, 4, -1).half()
+    shown = Contents(classes, local, local.any(-1))
     features = torch.randn(1, 3, 8)
     optimiser = torch.optim.Adam(reading.parameters(), 0.05)
     first = float(reading.loss(features, shown).detach())
@@ -55,7 +59,7 @@ def test_contents_are_learned():
         optimiser.step()
     assert first > 1.5 and float(reading.loss(features, shown).detach()) < 0.05
     twice = torch.tensor([0, 0])
-    others = Contents(shown.classes[twice], shown.local[twice])
+    others = shown.select(twice)
     assert float(reading.loss(features.flip(1).repeat(2, 1, 1), others).detach()) > 1.5
 
 
