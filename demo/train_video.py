@@ -5,7 +5,8 @@ rectified flow as ComfyUI samples Wan. As Wan itself was, it may be trained on s
 five times as many for the same work, and go on with clips. The velocity's error weighs a clip's layout and motion as
 it should where the noise is strong; half of a batch (``--noisy``) comes from there, as the host's schedulers do. Small
 losses have the network's features hold their place and the words' states their motion (demo/video_motion.py), and the
-features say which character they show (demo/video_contents.py). A tenth of the captions is empty for guidance, a
+features say which character they show (demo/video_contents.py); ``--feature-weight`` adds the error as the decoder sees
+it (demo/decoder_features.py). A tenth of the captions is empty for guidance, a
 hundredth of the words unknown. All through training the network's weights have the values that the file can hold
 (float8). A resumed piece draws other clips. New clips are made all the time (``--fresh``, demo/clip_pool.py), and of
 more than ``--pictures`` the oldest are forgotten.
@@ -23,6 +24,7 @@ from torch.func import functional_call
 
 from demo import training
 from demo.clip_pool import ClipPool, Refreshing, parts_of
+from demo.decoder_features import feature_error
 from demo.diffusion import attention_name, encode_text
 from demo.train_image import PROBE_TICKS, captions_of_batch
 from demo.training import Trainer, autocast, say
@@ -32,7 +34,7 @@ from demo.video_contents import ContentReading, Contents, contents, error_weight
 from demo.video_data import FRAMES, ClipSource, settle_clips
 from demo.video_model import SHIFT, SigmaDraw, VideoForward, add_noise, build, guided, sample
 from demo.video_motion import MotionProbe, MotionReading, TokenPlaces
-from demo.video_vae import decode_latents, encode_clips, fuse_norms
+from demo.video_vae import VideoAutoencoder, decode_latents, encode_clips, fuse_norms
 from demo.world.render import render
 from demo.world.scene import Scenes
 from demo.world_tokens import token_rows, vocabulary
@@ -40,8 +42,9 @@ from demo.world_tokens import token_rows, vocabulary
 TOGETHER = 128
 """Clips of 17 frames that are rendered and encoded together, or as many single pictures as they have frames."""
 
-PLACES_OF, CONTENTS_OF = 4, 2
-"""Of so many clips of a batch one is asked for its places and its contents: reading takes as long as a block."""
+PLACES_OF, CONTENTS_OF, FEATURES_OF = 4, 2, 2
+"""Of so many clips of a batch one is asked for its places, its contents, and what the decoder makes of it: reading
+takes as long as a block."""
 
 CONTENT_FEATURES = 2
 """Which of the features, from 0, say what they show: those behind the third of five blocks."""
@@ -82,8 +85,9 @@ def make_loss(
     readings: nn.ModuleDict,
     pool: ClipPool,
     arguments,
+    vae: VideoAutoencoder | None = None,
 ):
-    """The loss of one step."""
+    """The loss of one step; ``vae`` is what ``--feature-weight`` needs."""
     from networks.demo_video import as_stored
 
     latents, tokens, *shown = pool.tensors
@@ -105,13 +109,18 @@ def make_loss(
             context = encode_text(text, rows)
             found, features = functional_call(forward, weights, (noisy, sigmas, context.to(working)))
         here = Contents(*shown).select(chosen)
-        error = (found.float() - (noise - clean)).square()
+        found = found.float()
+        error = (found - (noise - clean)).square()
         error = (error * error_weights(here, sigmas, clean.shape, arguments.character_weight)).mean()
         place = readings["places"].loss([some[::PLACES_OF] for some in features]) * arguments.place_weight
         motion = readings["motions"].loss(rows, context) * arguments.motion_weight
         with autocast(device):
             some = here.select(slice(None, None, CONTENTS_OF))
             content = readings["contents"].loss(features[CONTENT_FEATURES][::CONTENTS_OF], some)
+        if arguments.feature_weight:
+            guess = noisy.float() - sigmas.view(-1, 1, 1, 1, 1) * found
+            looks = feature_error(vae, *(some[::FEATURES_OF] for some in (guess, clean, sigmas)))
+            error = error + looks * arguments.feature_weight
         return error + place + motion + content * arguments.content_weight
 
     return loss
@@ -184,6 +193,7 @@ def main() -> None:
     parser.add_argument("--place-weight", type=float, default=0.05, help="of reading where a token lies")
     parser.add_argument("--content-weight", type=float, default=0.1, help="of reading what a token shows")
     parser.add_argument("--character-weight", type=float, default=1.0, help="of the error where a character is")
+    parser.add_argument("--feature-weight", type=float, default=0.0, help="of the error as the decoder sees it")
     parser.add_argument("--motion-weight", type=float, default=0.02, help="of reading motions from the text's states")
     parser.add_argument("--average", type=float, default=0.999, help="how much of the moving average a step keeps")
     parser.add_argument("--scale", type=float, default=3.0, help="guidance of the samples that are drawn at the end")
@@ -237,7 +247,7 @@ def main() -> None:
     content = ContentReading(network.dim, device)
     readings = nn.ModuleDict({"places": places, "motions": MotionReading(device), "contents": content})
     parameters |= {f"{training.AUXILIARY}{name}": value for name, value in readings.named_parameters()}
-    loss = make_loss(forward, text, readings, pool, arguments)
+    loss = make_loss(forward, text, readings, pool, arguments, vae)
     trainer = Trainer(
         parameters, loss, arguments, reserve=20, average=arguments.average, progress=progress, is_matrix=is_matrix
     )

@@ -116,7 +116,8 @@ def _resample(layer: nn.Module, x: Tensor) -> Tensor:
     return x
 
 
-def _run(layers: nn.Sequential, x: Tensor) -> Tensor:
+def run_layers(layers: nn.Sequential, x: Tensor) -> Tensor:
+    """Some of the VAE's layers over whole clips."""
     from comfy.ldm.wan.vae import Resample
 
     for layer in layers:
@@ -127,14 +128,14 @@ def _run(layers: nn.Sequential, x: Tensor) -> Tensor:
 def encode_whole(vae: nn.Module, clips: Tensor) -> Tensor:
     """What the host's encode gives: latents [B, 16, k + 1, H/8, W/8] of clips [B, 3, 4 k + 1, H, W], -1..1."""
     x = vae.encoder.conv1(clips)
-    x = vae.encoder.head(_run(vae.encoder.middle, _run(vae.encoder.downsamples, x)))
+    x = vae.encoder.head(run_layers(vae.encoder.middle, run_layers(vae.encoder.downsamples, x)))
     return vae.conv1(x).chunk(2, dim=1)[0]
 
 
 def decode_whole(vae: nn.Module, latents: Tensor) -> Tensor:
     """What the host's decode gives: clips [B, 3, 4 k + 1, 8 H, 8 W], about -1..1, of latents [B, 16, k + 1, H, W]."""
     x = vae.decoder.conv1(vae.conv2(latents))
-    return vae.decoder.head(_run(vae.decoder.upsamples, _run(vae.decoder.middle, x)))
+    return vae.decoder.head(run_layers(vae.decoder.upsamples, run_layers(vae.decoder.middle, x)))
 
 
 def to_clips(frames: Tensor) -> Tensor:
@@ -208,9 +209,13 @@ class VideoAutoencoder(nn.Module):
         """Raw latents at zero mean and unit variance per channel."""
         return (raw - self.mean.view(-1, 1, 1, 1)) / self.deviation.clamp_min(0.05).view(-1, 1, 1, 1)
 
+    def denormalise(self, latents: Tensor) -> Tensor:
+        """Raw latents of normalised ones."""
+        return latents * self.deviation.view(-1, 1, 1, 1) + self.mean.view(-1, 1, 1, 1)
+
     def decode(self, latents: Tensor) -> Tensor:
         """Clips of normalised latents."""
-        return decode_whole(self.vae, latents * self.deviation.view(-1, 1, 1, 1) + self.mean.view(-1, 1, 1, 1))
+        return decode_whole(self.vae, self.denormalise(latents))
 
     def forward(self, task: str, value: Tensor) -> Tensor:
         """``raw`` or ``decode``, for functional_call."""

@@ -392,7 +392,8 @@ def test_the_video_model_goes_on(video_folder, video_vae_file, tmp_path, monkeyp
     assert 0 < max(moved) < 0.01
 
 
-def test_the_networks_loss_reaches_all_that_is_trained():
+@pytest.mark.parametrize("feature_weight", [0.0, 0.1])
+def test_the_networks_loss_reaches_all_that_is_trained(feature_weight, random_autoencoder):
     forward = random_forward()
     _, text = video_model.build(CPU)
     places = video_motion.TokenPlaces(forward.grid, 4, 256, CPU)
@@ -405,9 +406,11 @@ def test_the_networks_loss_reaches_all_that_is_trained():
     tokens = torch.from_numpy(rows).view(2, 1, 77)
     latents = torch.randn(2, 16, 2, 4, 4, generator=torch.Generator().manual_seed(0)).half()
     weights = {"place_weight": 0.05, "motion_weight": 0.05, "content_weight": 0.1}
+    weights["feature_weight"] = feature_weight
     arguments = argparse.Namespace(batch=4, noisy=0.5, middle=0.0, character_weight=3.0, **weights)
+    pool = filled(latents, tokens, *shown)
     torch.manual_seed(1)
-    train_video.make_loss(forward, text, readings, filled(latents, tokens, *shown), arguments)().backward()
+    train_video.make_loss(forward, text, readings, pool, arguments, random_autoencoder)().backward()
     for part in (forward.network, text, readings):
         still = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.any()]
         assert still == (["text_projection.weight"] if part is text else [])
