@@ -65,15 +65,21 @@ class Refreshing:
         self.seconds, self.ended, self.owed = 0.0, 0.0, 0.0
 
     def fill(self, seconds: float, most: int) -> None:
-        """Makes clips for so many seconds, or until there are so many."""
-        begin = settled_time(self.device)
+        """Makes clips for so many seconds, or until there are so many.
+
+        Of those seconds the very first part costs none: it has to wait for what is compiled.
+        """
+        begin = first = settled_time(self.device)
         while self.pool.made < most:
+            begins = self.pool.made == 0
             self.pool.add(next(self.parts))
-            if settled_time(self.device) - begin > seconds:
+            if begins:
+                first = settled_time(self.device)
+            elif settled_time(self.device) - first > seconds:
                 break
         self.ended = settled_time(self.device)
         self.seconds += self.ended - begin
-        say(f"{self.pool.made} clips made in {self.ended - begin:.1f} s")
+        say(f"{self.pool.made} clips made in {self.ended - begin:.1f} s, the first ones in {first - begin:.1f} s")
 
     def spend(self) -> None:
         """Makes clips for its share of the time since it was last here; what it takes too long is kept in mind."""

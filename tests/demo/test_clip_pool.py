@@ -112,12 +112,12 @@ def test_clips_are_made_for_their_share_of_the_time(monkeypatch):
 
     def parts():
         for k in itertools.count():
-            clock.now += 0.5
+            clock.now += 0.5 if k else 30.0
             yield numbered(2 * k, 2)
 
     refreshing = Refreshing(pool, parts(), 0.25, CPU)
     refreshing.fill(2.0, 1000)
-    assert pool.made == 10, "the first part that goes over the time is the last"
+    assert pool.made == 12, "after the first part, the first one that goes over the time is the last"
     refreshing.fill(50.0, 14)
     assert pool.made == 14
     training = 0.0
@@ -127,7 +127,7 @@ def test_clips_are_made_for_their_share_of_the_time(monkeypatch):
         refreshing.spend()
     made = (pool.made - 14) / 2 * 0.5
     assert abs(made / (made + training) - 0.25) < 0.01
-    assert refreshing.seconds == pytest.approx(pool.made / 2 * 0.5)
+    assert refreshing.seconds == pytest.approx(29.5 + pool.made / 2 * 0.5)
 
 
 def test_no_clips_are_made_for_no_share(monkeypatch):
