@@ -126,7 +126,9 @@ def make_loss(network: VideoAutoencoder, reading: LatentReading, pool: Pool, arg
         latents = network.normalise(raw)
         strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, 1, device=device)
         noisy = latents + strength * torch.randn_like(latents)
-        read = reading.loss(noisy, Contents(*pool.shown).select(chosen)) if pool.shown else 0.0
+        read = 0.0
+        if pool.shown:
+            read = reading.loss(noisy, Contents(*pool.shown).select(chosen), arguments.place_reading)
         if redraw:
             half = arguments.batch // 2
             noisy = torch.cat((redraw(latents[:half], pool.tokens[chosen[:half], 0]), noisy[half:]))
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("--squared", type=float, default=5.0, help="weight of the squared error, which PSNR measures")
     parser.add_argument("--latent-noise", type=float, default=0.06, help="largest deviation of the decoder's noise")
     parser.add_argument("--reading", type=float, default=0.0, help="weight of reading from latents what they show")
+    parser.add_argument("--place-reading", type=float, default=1.0, help="weight of places in that reading")
     parser.add_argument("--compile", action="store_true", help="fuse elementwise operations, with a C compiler")
     arguments = parser.parse_args()
     device = training.settle(arguments, several=True)
@@ -266,17 +269,22 @@ def main() -> None:
     network = read(target, device, solid)
     fresh = ClipSource(arguments, seed + 500_000, length, workers=0)
     count = 4 if arguments.tiny else 256
-    fresh = draw_pool(fresh, count, arguments.drawing_seconds, device, arguments.size).clips
+    others = draw_pool(fresh, count, arguments.drawing_seconds, device, arguments.size, shown)
+    fresh = others.clips
     by_frame, again = measure(network, fresh)
     noisy, _ = measure(network, fresh, noise=0.1)
     say(f"PSNR on {fresh.shape[0]} fresh clips, frame by frame: {[round(value, 2) for value in by_frame.tolist()]}")
     say(f"PSNR {by_frame.mean():.2f} dB, with noise 0.1 on the latents {noisy.mean():.2f} dB")
     latents = network.normalise(network.raw(to_clips(fresh[:32])))
     say(f"latents' mean {latents.mean():.3f}, deviation {latents.std():.3f}, largest {latents.abs().max():.2f}")
+    if shown:
+        here = Contents(*others.shown).select(slice(latents.shape[0]))
+        names, both = (float(reading.loss(latents, here, weight).detach()) for weight in (0.0, 1.0))
+        say(f"read from latents: error of the names {names:.3f}, places within {(both - names) ** 0.5:.3f}")
     found = {"psnr": f"{by_frame.mean():.2f}", "psnr_noise_0.1": f"{noisy.mean():.2f}"}
     save_for_stock(target, network.vae.state_dict(), {**trainer.metadata("video_vae"), **found})
-    shown, times = again.shape[0], torch.linspace(0, length - 1, 5).round().long()
-    rows = [(fresh[-shown:][k][times].float() / 255, again[k][times]) for k in range(min(3, shown))]
+    last, times = again.shape[0], torch.linspace(0, length - 1, 5).round().long()
+    rows = [(fresh[-last:][k][times].float() / 255, again[k][times]) for k in range(min(3, last))]
     save_grid([row for pair in rows for row in pair], arguments.state / "video_vae.png")
     say("done")
 

@@ -52,6 +52,7 @@ def test_the_error_of_places_counts_where_a_character_is():
     latents = torch.zeros(4, 16, 2, 6, 6)
     names = reading.loss(latents, Contents(here.classes, torch.zeros_like(here.local), here.seen))
     wanted = here.local.float()[here.seen].square().mean()
-    torch.testing.assert_close(reading.loss(latents, here) - names, wanted)
+    for weight in (1.0, 10.0):
+        torch.testing.assert_close(reading.loss(latents, here, weight) - names, weight * wanted)
     # All answers alike: the logarithm of their number, on the mean.
     torch.testing.assert_close(names, torch.tensor([number + 1.0 for number in CLASSES]).log().mean())

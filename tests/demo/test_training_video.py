@@ -255,7 +255,7 @@ def test_the_vaes_loss_falls(reading):
     pool = train_video_vae.Pool(clips, torch.zeros(2, 0, 77, dtype=torch.int16), shown)
     network.fold(*train_video_vae.statistics(network, clips, 2))
     arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.0, squared=5.0)
-    arguments.reading, arguments.group = reading, TrainingGroup()
+    arguments.reading, arguments.place_reading, arguments.group = reading, 2.0, TrainingGroup()
     loss = train_video_vae.make_loss(network, latent_reading.LatentReading(), pool, arguments)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
