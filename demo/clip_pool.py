@@ -70,12 +70,12 @@ class Refreshing:
         Of those seconds the very first part costs none: it has to wait for what is compiled.
         """
         begin = first = settled_time(self.device)
-        while self.pool.made < most:
-            begins = self.pool.made == 0
+        if not self.pool.made:
             self.pool.add(next(self.parts))
-            if begins:
-                first = settled_time(self.device)
-            elif settled_time(self.device) - first > seconds:
+            first = settled_time(self.device)
+        while self.pool.made < most:
+            self.pool.add(next(self.parts))
+            if settled_time(self.device) - first > seconds:
                 break
         self.ended = settled_time(self.device)
         self.seconds += self.ended - begin

@@ -9,7 +9,7 @@ frames, which is a plane over the picture however a thing turns. Yao et al. 2025
 
 from torch import Tensor, nn
 
-from demo.video_contents import CLASSES, FRAMES, Contents, contents, reading_error
+from demo.video_contents import CLASSES, FRAMES, Contents, contents, reading_errors
 from demo.world.render import Render
 from demo.world.scene import Scenes
 
@@ -35,16 +35,15 @@ class LatentReading(nn.Module):
         self.places = nn.Linear(channels, 2 * FRAMES)
         self.names = nn.Sequential(nn.Linear(channels, width), nn.SiLU(), nn.Linear(width, sum(CLASSES) + len(CLASSES)))
 
-    def loss(self, latents: Tensor, shown: Contents, place_weight: float = 1.0) -> Tensor:
-        """``reading_error`` of what is read; half of the names' error is that where characters are.
+    def errors(self, latents: Tensor, shown: Contents) -> tuple[Tensor, Tensor]:
+        """``reading_errors`` of what is read; half of the names' error is that where characters are.
 
         Args:
             latents: float32 [B, C, k + 1, h, w].
             shown: what they show.
-            place_weight: of the places' error.
         """
         values = latents.flatten(2).transpose(1, 2)
         there = (shown.classes[..., 0] > 0).float()
         share = there.mean().clamp(1e-3, 1 - 1e-3)
         weights = there / (2 * share) + (1 - there) / (2 * (1 - share))
-        return reading_error(self.names(values), self.places(values), shown, place_weight, weights)
+        return reading_errors(self.names(values), self.places(values), shown, weights)

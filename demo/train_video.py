@@ -50,16 +50,11 @@ CONTENT_FEATURES = 2
 """Which of the features, from 0, say what they show: those behind the third of five blocks."""
 
 
-def clip_maker(
-    vae, device: torch.device, size: int, alike: bool = False
-) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
+def clip_maker(vae, device: torch.device, size: int) -> Callable[[Scenes, Tensor], tuple[Tensor, ...]]:
     """A function of scenes and rows of tokens that makes what is learned from.
 
     That is latents float16 [N, 16, T, size/8, size/8], tokens int16 [N, phrasings, 77], and what the tokens of the
     network show (Contents), on the device.
-
-    Args:
-        alike: of encode_clips, for an encoder that is compiled.
     """
 
     @torch.no_grad()
@@ -67,7 +62,7 @@ def clip_maker(
         scenes = scenes.to(device)
         drawn = render(scenes, size, size, layers=("frames", "labels", "local"))
         shown = contents(scenes, drawn)
-        latents = encode_clips(vae, drawn.frames, part=16 * FRAMES // scenes.frames, alike=alike)
+        latents = encode_clips(vae, drawn.frames, part=16 * FRAMES // scenes.frames)
         return latents, tokens.to(device), *shown.tensors()
 
     return make
@@ -229,7 +224,7 @@ def main() -> None:
     part = TOGETHER * FRAMES // frames
     if arguments.compile:
         fuse_norms(vae.vae.encoder, always=True)
-    parts = parts_of(source, clip_maker(vae, device, arguments.size, arguments.compile), part)
+    parts = parts_of(source, clip_maker(vae, device, arguments.size), part)
     pool = ClipPool(arguments.pictures)
     refreshing = Refreshing(pool, parts, arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)

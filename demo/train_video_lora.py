@@ -47,11 +47,10 @@ class ClipMaker:
         device: where.
         size: of the pictures.
         seed: of the noise.
-        alike: of encode_clips, for an encoder that is compiled.
     """
 
-    def __init__(self, vae, device: torch.device, size: int, seed: int, alike: bool = False):
-        self.vae, self.device, self.size, self.alike = vae, device, size, alike
+    def __init__(self, vae, device: torch.device, size: int, seed: int):
+        self.vae, self.device, self.size = vae, device, size
         self.seeds = itertools.count(seed * 1_000_003)
         self.seconds = {"render": 0.0, "encode": 0.0, "flow": 0.0, "noise": 0.0}
 
@@ -66,7 +65,7 @@ class ClipMaker:
 
         scenes = scenes.to(self.device)
         frames = mark(render(scenes, self.size, self.size).frames)
-        latents = mark(encode_clips(self.vae, frames, alike=self.alike))
+        latents = mark(encode_clips(self.vae, frames))
         flow = mark(forward_flow(scenes, self.size, self.size)[0])
         noise = mark(warped_noise(flow, latents.shape[2], next(self.seeds)))
         for name, start, end in zip(self.seconds, marks[:-1], marks[1:], strict=True):
@@ -210,7 +209,7 @@ def main() -> None:
     probe = FollowingProbe([torch.cat(values) for values in zip(*itertools.islice(some, 2), strict=True)])
     if arguments.compile:
         fuse_norms(vae.vae.encoder, always=True)
-    maker, pool = ClipMaker(vae, device, arguments.size, seed, arguments.compile), ClipPool(arguments.pictures)
+    maker, pool = ClipMaker(vae, device, arguments.size, seed), ClipPool(arguments.pictures)
     refreshing = Refreshing(pool, parts_of(source, maker, TOGETHER), arguments.fresh, device)
     refreshing.fill(arguments.drawing_seconds, arguments.pictures)
     forward = VideoForward(network, pool.tensors[0].shape[2:], arguments.compile)

@@ -19,8 +19,7 @@ import torch
 from torch import Tensor
 
 from demo import training, training_state
-from demo.diffusion import encode_text
-from demo.drawn_latents import drawn_again
+from demo.drawn_latents import redrawing
 from demo.latent_reading import LatentReading, latent_contents
 from demo.train_vae import PENALTY_FROM
 from demo.training import Trainer, autocast, batches, elapsed, say
@@ -28,7 +27,6 @@ from demo.training_data import to_bytes
 from demo.training_drawings import save_grid
 from demo.video_contents import Contents
 from demo.video_data import ClipSource, settle_clips
-from demo.video_model import VideoForward, guided
 from demo.video_vae import (
     VideoAutoencoder,
     channels_last,
@@ -41,7 +39,6 @@ from demo.video_vae import (
     to_frames,
 )
 from demo.world.render import render
-from demo.world_tokens import token_rows
 
 
 @dataclass(frozen=True)
@@ -95,10 +92,11 @@ def is_matrix(name: str, value: Tensor) -> bool:
     return value.ndim >= 4 and min(value.flatten(1).shape) >= 16
 
 
-def make_loss(network: VideoAutoencoder, reading: LatentReading, pool: Pool, arguments, redraw=None):
+def make_loss(network: VideoAutoencoder, pool: Pool, arguments, reading: LatentReading | None = None, redraw=None):
     """The loss of one step.
 
     Args:
+        reading: heads that read from latents what the pool says that they show.
         redraw: (latents, rows of tokens) -> latents as a network draws them, for the first half of every batch.
     """
     from networks.demo_video import as_stored
@@ -127,8 +125,9 @@ def make_loss(network: VideoAutoencoder, reading: LatentReading, pool: Pool, arg
         strength = arguments.latent_noise * torch.rand(arguments.batch, 1, 1, 1, 1, device=device)
         noisy = latents + strength * torch.randn_like(latents)
         read = 0.0
-        if pool.shown:
-            read = reading.loss(noisy, Contents(*pool.shown).select(chosen), arguments.place_reading)
+        if reading:
+            names, places = reading.errors(noisy, Contents(*pool.shown).select(chosen))
+            read = names + arguments.place_reading * places
         if redraw:
             half = arguments.batch // 2
             noisy = torch.cat((redraw(latents[:half], pool.tokens[chosen[:half], 0]), noisy[half:]))
@@ -140,26 +139,6 @@ def make_loss(network: VideoAutoencoder, reading: LatentReading, pool: Pool, arg
         return error + arguments.reading * read + 0.02 * spread + 0.1 * outside
 
     return loss
-
-
-def redrawing(folder: Path, frames: int, device: torch.device, size: int):
-    """(latents, rows of tokens) -> latents as the folder's video model draws them, with the templates' guidance."""
-    from demo.train_video import load_models
-    from networks.demo_video import latent_frames
-
-    network, text = load_models(folder, device)
-    forward = VideoForward(network, (latent_frames(frames), size // 8, size // 8))
-    empty = torch.from_numpy(token_rows([""])).long().to(device)
-    working = torch.bfloat16 if device.type == "cuda" else torch.float32
-
-    @torch.no_grad()
-    def redraw(latents: Tensor, rows: Tensor) -> Tensor:
-        with autocast(device):
-            context = encode_text(text, torch.cat((rows.long(), empty))).to(working)
-            predict = guided(forward, context[:-1], context[-1:], 3.0)
-            return drawn_again(lambda x, sigmas: predict(x.to(working), sigmas), latents)
-
-    return redraw
 
 
 @torch.no_grad()
@@ -206,8 +185,8 @@ def main() -> None:
     device = training.settle(arguments, several=True)
     length = settle_clips(arguments)
     arguments.frames = min(arguments.frames, length)
-    if arguments.reading and arguments.frames != length:
-        raise SystemExit(f"--reading knows what whole clips show: give --frames {length}.")
+    if arguments.reading and (arguments.decoder_of or arguments.frames != length):
+        raise SystemExit(f"--reading trains the encoder on whole clips: give --frames {length}, not --decoder-of.")
     if arguments.drawn_by and not (arguments.decoder_of and arguments.frames == length):
         raise SystemExit(f"--drawn-by needs --decoder-of and --frames {length}: the network knows that file's latents.")
     finished = arguments.decoder_of or arguments.start
@@ -223,8 +202,9 @@ def main() -> None:
 
     latent_frames(arguments.frames)
     torch.manual_seed(arguments.seed)
-    shown = arguments.reading > 0 and arguments.decoder_of is None
-    pool = draw_pool(source, arguments.pictures, arguments.drawing_seconds, device, arguments.size, shown)
+    reading = LatentReading().to(device) if arguments.reading else None
+    how = (arguments.drawing_seconds, device, arguments.size, reading is not None)
+    pool = draw_pool(source, arguments.pictures, *how)
     solid = arguments.solid
     network = read(finished, device, solid).requires_grad_() if finished else VideoAutoencoder(solid)
     network = channels_last(network.to(device))
@@ -237,11 +217,11 @@ def main() -> None:
                 value.div_(factors[name])  # a file has the enlarged weights
     parts = ("conv2.", "decoder.") if arguments.decoder_of else ("",)
     parameters = {name: value for name, value in network.vae.named_parameters() if name.startswith(parts)}
-    reading = LatentReading().to(device)
-    if shown:
+    if reading:
         parameters |= {f"{training.AUXILIARY}{name}": value for name, value in reading.named_parameters()}
-    redraw = redrawing(arguments.drawn_by, length, device, arguments.size) if arguments.drawn_by else None
-    loss = make_loss(network, reading, pool, arguments, redraw)
+    shape = (latent_frames(length), arguments.size // 8, arguments.size // 8)
+    redraw = redrawing(arguments.drawn_by, shape, device) if arguments.drawn_by else None
+    loss = make_loss(network, pool, arguments, reading, redraw)
     trainer = Trainer(parameters, loss, arguments, reserve=30, average=0.998, progress=progress, is_matrix=is_matrix)
     if not arguments.decoder_of:
         # Latents start as Wan's; from here on the statistics move along.
@@ -268,8 +248,7 @@ def main() -> None:
     del pool, loss
     network = read(target, device, solid)
     fresh = ClipSource(arguments, seed + 500_000, length, workers=0)
-    count = 4 if arguments.tiny else 256
-    others = draw_pool(fresh, count, arguments.drawing_seconds, device, arguments.size, shown)
+    others = draw_pool(fresh, 4 if arguments.tiny else 256, *how)
     fresh = others.clips
     by_frame, again = measure(network, fresh)
     noisy, _ = measure(network, fresh, noise=0.1)
@@ -277,10 +256,10 @@ def main() -> None:
     say(f"PSNR {by_frame.mean():.2f} dB, with noise 0.1 on the latents {noisy.mean():.2f} dB")
     latents = network.normalise(network.raw(to_clips(fresh[:32])))
     say(f"latents' mean {latents.mean():.3f}, deviation {latents.std():.3f}, largest {latents.abs().max():.2f}")
-    if shown:
-        here = Contents(*others.shown).select(slice(latents.shape[0]))
-        names, both = (float(reading.loss(latents, here, weight).detach()) for weight in (0.0, 1.0))
-        say(f"read from latents: error of the names {names:.3f}, places within {(both - names) ** 0.5:.3f}")
+    if reading:
+        with torch.no_grad():
+            names, places = reading.errors(latents, Contents(*others.shown).select(slice(latents.shape[0])))
+        say(f"read from latents: error of the names {names:.3f}, places within {places.sqrt():.3f}")
     found = {"psnr": f"{by_frame.mean():.2f}", "psnr_noise_0.1": f"{noisy.mean():.2f}"}
     save_for_stock(target, network.vae.state_dict(), {**trainer.metadata("video_vae"), **found})
     last, times = again.shape[0], torch.linspace(0, length - 1, 5).round().long()

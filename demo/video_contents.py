@@ -25,7 +25,7 @@ LEAST_SHARE = 0.25
 CLASSES = (len(SHAPES), len(COLOURS), len(PATTERNS), len(ACCESSORIES), len(FACES))
 
 PLACE_WEIGHT = 4.0
-"""Of the places that features tell, beside the names."""
+"""Of the places that features tell, whose error is soon a hundredth of that of the names."""
 
 CLEAR = 0.85
 """The sigma below which a noisy clip shows where its characters are."""
@@ -100,16 +100,15 @@ def contents(scenes: Scenes, render: Render, patch: int = PATCH) -> Contents:
     return Contents(classes[:, frames[:, MIDDLE]].flatten(1, 3), places.flatten(1, 3), seen.flatten(1, 3))
 
 
-def reading_error(
-    names: Tensor, places: Tensor, shown: Contents, place_weight: float, weights: Tensor | None = None
-) -> Tensor:
-    """Mean cross entropy of the five names, and the weighted squared error of the places where a character is.
+def reading_errors(
+    names: Tensor, places: Tensor, shown: Contents, weights: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mean cross entropy of the five names, and the mean squared error of the places where a character is.
 
     Args:
         names: float32 [B, tokens, sum of all classes and of one more each, for nobody].
         places: float32 [B, tokens, 8], x and y for each frame.
         shown: what is to be read.
-        place_weight: of the places' error, which is soon a hundredth of the names'.
         weights: float32 [B, tokens] of the names, of mean 1; all alike if None.
     """
     errors = []
@@ -118,7 +117,7 @@ def reading_error(
         error = functional.cross_entropy(guess.flatten(0, 1), known.flatten().long(), reduction="none")
         errors.append((error if weights is None else error * weights.flatten()).mean())
     off = (places.unflatten(-1, (FRAMES, 2)) - shown.local.float()).square().mean(-1)
-    return torch.stack(errors).mean() + place_weight * (off * shown.seen).sum() / shown.seen.sum().clamp_min(1)
+    return torch.stack(errors).mean(), (off * shown.seen).sum() / shown.seen.sum().clamp_min(1)
 
 
 def error_weights(shown: Contents, sigmas: Tensor, shape: tuple[int, ...], weight: float) -> Tensor:
@@ -163,11 +162,12 @@ class ContentReading(nn.Module):
         )
 
     def loss(self, features: Tensor, shown: Contents) -> Tensor:
-        """``reading_error`` of what the head reads.
+        """``reading_errors`` of what the head reads, in one.
 
         Args:
             features: [B, tokens, width].
             shown: what those tokens show.
         """
         found = self.head(functional.layer_norm(features, features.shape[-1:])).float()
-        return reading_error(found[..., : self.names], found[..., self.names :], shown, PLACE_WEIGHT)
+        names, places = reading_errors(found[..., : self.names], found[..., self.names :], shown)
+        return names + PLACE_WEIGHT * places

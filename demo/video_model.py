@@ -173,10 +173,14 @@ def sample(predict, noise: Tensor, steps: int = 20, shift: float = SHIFT) -> Ten
     Args:
         predict: (x, sigmas [B]) -> velocity; guidance is its own affair.
     """
-    sigmas = shifted(torch.linspace(1, 0, steps + 1), shift).tolist()
-    x = noise
+    sigmas = shifted(torch.linspace(1, 0, steps + 1, device=noise.device), shift)
+    return euler(predict, noise, sigmas[:, None].expand(-1, noise.shape[0]))
+
+
+def euler(predict, x: Tensor, sigmas: Tensor) -> Tensor:
+    """Euler's steps of latents [B, 16, T, H, W] along sigmas [steps + 1, B], each row along its own; free of syncs."""
     for now, later in itertools.pairwise(sigmas):
-        x = x + (later - now) * predict(x, torch.full((x.shape[0],), now, device=x.device)).float()
+        x = x + (later - now).view(-1, *[1] * (x.ndim - 1)) * predict(x, now).float()
     return x
 
 

@@ -256,16 +256,14 @@ def read(path, device: torch.device, solid: bool = False) -> VideoAutoencoder:
 
 
 @torch.no_grad()
-def encode_clips(network: VideoAutoencoder, frames: Tensor, part: int = 16, *, alike: bool = False) -> Tensor:
+def encode_clips(network: VideoAutoencoder, frames: Tensor, part: int = 16) -> Tensor:
     """Normalised latents float16 [B, 16, k + 1, H/8, W/8] of frames 0..1 [B, 4 k + 1, 3, H, W].
 
-    Args:
-        part: clips at a time.
-        alike: have all parts as many, the last one's rest filled with clips that are forgotten.
+    ``part`` clips at a time, the last time too, filled with some that are forgotten: what is compiled knows one shape.
     """
     found = []
     count = frames.shape[0]
-    if alike and count % part:
+    if count % part:
         frames = torch.cat((frames, frames[:1].expand(-count % part, *frames.shape[1:])))
     for some in frames.split(part):
         clips = to_clips(some).contiguous(memory_format=torch.channels_last_3d)

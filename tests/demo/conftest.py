@@ -18,30 +18,34 @@ if ROOT not in sys.path:
 
 
 @pytest.fixture(scope="session")
-def train_video_script(repository, tmp_path_factory):
+def train(repository, host_path, tmp_path_factory):
     """Runs ``python -m demo.NAME --tiny`` with a folder of its own; returns the folder. Each once a session."""
     folders = {}
+
+    def run(name: str, *more: str) -> Path:
+        command = [sys.executable, "-m", f"demo.{name}", "--tiny", *more]
+        process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
+        assert process.returncode == 0, process.stderr
+        return process.stdout
 
     def once(name: str, *more: str) -> Path:
         if name not in folders:
             folders[name] = tmp_path_factory.mktemp(name)
-            command = [sys.executable, "-m", f"demo.{name}", "--tiny", "--state", str(folders[name]), *more]
-            process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-            assert process.returncode == 0, process.stderr
-            folders[name].joinpath("log").write_text(process.stdout)
+            folders[name].joinpath("log").write_text(run(name, "--state", str(folders[name]), *more))
         return folders[name]
 
+    once.run = run
     return once
 
 
 @pytest.fixture(scope="session")
-def video_vae_file(train_video_script):
-    return train_video_script("train_video_vae", "--reading", "0.1") / "video_vae.safetensors"
+def video_vae_file(train):
+    return train("train_video_vae", "--reading", "0.1") / "video_vae.safetensors"
 
 
 @pytest.fixture(scope="session")
-def video_folder(train_video_script, video_vae_file):
-    return train_video_script("train_video", "--vae", str(video_vae_file))
+def video_folder(train, video_vae_file):
+    return train("train_video", "--vae", str(video_vae_file))
 
 
 @pytest.fixture(scope="module")

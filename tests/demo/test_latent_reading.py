@@ -37,7 +37,7 @@ def test_what_latents_tell_is_read_and_what_they_do_not_is_not():
         optimiser = torch.optim.Adam(reading.parameters(), 0.02)
         for _ in range(150):
             optimiser.zero_grad()
-            loss = reading.loss(latents if told else torch.randn_like(latents), here)
+            loss = sum(reading.errors(latents if told else torch.randn_like(latents), here))
             loss.backward()
             optimiser.step()
         assert low <= float(loss.detach()) < high
@@ -50,9 +50,7 @@ def test_the_error_of_places_counts_where_a_character_is():
         for value in reading.parameters():
             value.zero_()
     latents = torch.zeros(4, 16, 2, 6, 6)
-    names = reading.loss(latents, Contents(here.classes, torch.zeros_like(here.local), here.seen))
-    wanted = here.local.float()[here.seen].square().mean()
-    for weight in (1.0, 10.0):
-        torch.testing.assert_close(reading.loss(latents, here, weight) - names, weight * wanted)
+    names, places = reading.errors(latents, here)
+    torch.testing.assert_close(places, here.local.float()[here.seen].square().mean())
     # All answers alike: the logarithm of their number, on the mean.
     torch.testing.assert_close(names, torch.tensor([number + 1.0 for number in CLASSES]).log().mean())

@@ -1,16 +1,13 @@
 """Every training script from end to end, a few steps each, and what its files are to ComfyUI."""
 
 import argparse
-import json
-import subprocess
-import sys
-from pathlib import Path
 
 import comfy.sd
 import comfy.utils
 import pytest
 import torch
 from demo_files import random_weights
+from training_files import check_folder
 
 from demo import (
     diffusion,
@@ -19,34 +16,12 @@ from demo import (
     train_image,
     train_vae,
     training,
-    training_state,
     world_tokens,
 )
 from demo.world.scene import draw_scenes
 from networks import demo_controlnet, demo_format, demo_image, demo_vision
 
 CAPTIONS = ["a red cat in a meadow", "a blue striped ball, at night", ""]
-
-
-@pytest.fixture(scope="session")
-def train(repository, host_path, tmp_path_factory):
-    """Runs ``python -m demo.NAME --tiny`` with a folder of its own; returns the folder. Each once a session."""
-    folders = {}
-
-    def run(name: str, *more: str) -> Path:
-        command = [sys.executable, "-m", f"demo.{name}", "--tiny", *more]
-        process = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=False)
-        assert process.returncode == 0, process.stderr
-        return process.stdout
-
-    def once(name: str, *more: str) -> Path:
-        if name not in folders:
-            folders[name] = tmp_path_factory.mktemp(name)
-            folders[name].joinpath("log").write_text(run(name, "--state", str(folders[name]), *more))
-        return folders[name]
-
-    once.run = run
-    return once
 
 
 @pytest.fixture(scope="session")
@@ -57,15 +32,6 @@ def vae_file(train):
 @pytest.fixture(scope="session")
 def image_folder(train, vae_file):
     return train("train_image", "--vae", str(vae_file))
-
-
-def check_folder(folder: Path, *pictures: str) -> None:
-    _, progress = training.read_state(folder / "state.safetensors")
-    assert progress.step == 3
-    assert json.loads((folder / "losses.json").read_text()) == [[3, progress.losses[0][1]]]
-    assert (folder / "state.safetensors").stat().st_size <= training_state.MAXIMUM_STATE_BYTES
-    for name in ("losses.png", *pictures):
-        assert (folder / name).stat().st_size > 200, name
 
 
 def test_finished_files_can_be_trained_further(image_folder, vae_file, tmp_path, monkeypatch):

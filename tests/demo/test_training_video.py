@@ -61,7 +61,7 @@ def test_which_parameters_are_matrices():
 
 
 @pytest.mark.parametrize("script", ["train_video_vae", "train_video"])
-def test_muon_trains_the_video_models(script, train_video_script, video_vae_file, tmp_path, monkeypatch):
+def test_muon_trains_the_video_models(script, train, video_vae_file, tmp_path, monkeypatch):
     module = {"train_video_vae": train_video_vae, "train_video": train_video}[script]
     vae = [] if script == "train_video_vae" else ["--vae", str(video_vae_file), "--characters", "1", "1", "0", "0"]
     run(monkeypatch, module, "--muon", "--state", str(tmp_path), *vae)
@@ -172,11 +172,17 @@ def test_the_networks_loss_reaches_all_that_is_trained(feature_weight, random_au
     weights["feature_weight"] = feature_weight
     arguments = argparse.Namespace(batch=4, noisy=0.5, middle=0.0, character_weight=3.0, **weights)
     pool = filled(latents, tokens, *shown)
+    loss = train_video.make_loss(forward, text, readings, pool, arguments, random_autoencoder)
     torch.manual_seed(1)
-    train_video.make_loss(forward, text, readings, pool, arguments, random_autoencoder)().backward()
+    found = loss()
+    found.backward()
     for part in (forward.network, text, readings):
         still = [name for name, value in part.named_parameters() if value.grad is None or not value.grad.any()]
         assert still == (["text_projection.weight"] if part is text else [])
+    arguments.feature_weight = 0.0
+    torch.manual_seed(1)
+    with torch.no_grad():
+        assert (float(found.detach() - loss()) > 0.01) == (feature_weight > 0)
 
 
 def test_weights_are_trained_as_the_file_holds_them(tmp_path):
@@ -208,7 +214,7 @@ def test_rounded_weights_may_come_in_half_precision():
         assert value.grad.dtype == torch.float32 and torch.equal(value.grad, torch.full_like(value, 3.0))
 
 
-def test_the_network_goes_on_from_finished_files(train_video_script, video_vae_file, video_folder, tmp_path):
+def test_the_network_goes_on_from_finished_files(train, video_vae_file, video_folder, tmp_path):
     """With their weights and their count of steps; both beginnings at once are refused."""
     network, _ = train_video.load_models(video_folder, CPU)
     rest = ["--vae", str(video_vae_file), "--rate", "0", "--full-phrasings", "2", "--middle", "0.3"]
@@ -224,9 +230,9 @@ def test_the_network_goes_on_from_finished_files(train_video_script, video_vae_f
         assert torch.equal(again.state_dict()[name], value), name
 
 
-def test_the_lora_is_tuned_and_loads(train_video_script, video_vae_file, video_folder):
+def test_the_lora_is_tuned_and_loads(train, video_vae_file, video_folder):
     rest = ("--vae", str(video_vae_file), "--models", str(video_folder))
-    folder = train_video_script("train_video_lora", *rest)
+    folder = train("train_video_lora", *rest)
     check_folder(folder, "samples.png")
     path = folder / f"{demo_video_lora.KIND}.safetensors"
     assert len(demo_video_lora.load_lora(path)) == 62

@@ -44,7 +44,7 @@ def test_whole_clips_pass_the_vae_as_the_hosts_chunks_do(frames, solid):
 
 
 def test_folding_keeps_the_clips_and_gives_the_latents_wans_statistics(random_autoencoder):
-    network = random_autoencoder
+    network = copy.deepcopy(random_autoencoder)
     pool = torch.randint(0, 256, (6, 5, 3, 32, 32), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     clips = video_vae.to_clips(pool)
     mean, deviation = train_video_vae.statistics(network, pool, 6)
@@ -118,7 +118,11 @@ def test_a_video_decoder_alone_is_trained_without_touching_the_latents(
 
 @pytest.mark.parametrize(
     ("given", "reason"),
-    [(("--drawn-by", "."), "--decoder-of"), (("--reading", "0.1", "--frames", "1"), "whole clips")],
+    [
+        (("--drawn-by", "."), "--decoder-of"),
+        (("--reading", "0.1", "--frames", "1"), "whole clips"),
+        (("--reading", "0.1", "--decoder-of", "."), "encoder"),
+    ],
 )
 def test_options_that_do_not_go_together(given, reason, tmp_path, monkeypatch):
     with pytest.raises(SystemExit, match=reason):
@@ -148,7 +152,8 @@ def test_the_vaes_loss_falls(reading):
     network.fold(*train_video_vae.statistics(network, clips, 2))
     arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.0, squared=5.0)
     arguments.reading, arguments.place_reading, arguments.group = reading, 2.0, TrainingGroup()
-    loss = train_video_vae.make_loss(network, latent_reading.LatentReading(), pool, arguments)
+    heads = latent_reading.LatentReading() if reading else None
+    loss = train_video_vae.make_loss(network, pool, arguments, heads)
     optimiser = torch.optim.AdamW(network.parameters(), lr=2e-3)
     losses = []
     for _ in range(8):
@@ -158,6 +163,57 @@ def test_the_vaes_loss_falls(reading):
         assert all(value.grad is not None for value in network.parameters())
         optimiser.step()
     assert losses[-1] < 0.8 * losses[0]
+    if reading:
+        assert all(value.grad.any() for value in heads.parameters())
+
+
+def test_names_and_places_that_are_read_weigh_as_told():
+    scenes = draw_scenes(2, 0, frames=5)
+    drawn = render(scenes, 32, 32, layers=("frames", "labels", "local"))
+    pool = train_video_vae.Pool(
+        (drawn.frames * 255).byte(),
+        torch.zeros(2, 0, 77, dtype=torch.int16),
+        latent_reading.latent_contents(scenes, drawn).tensors(),
+    )
+    torch.manual_seed(0)
+    network, heads = video_vae.VideoAutoencoder(), latent_reading.LatentReading()
+    found = []
+    for weights in ((0.0, 0.0), (1.0, 0.0), (1.0, 3.0), (1.0, 6.0)):
+        arguments = argparse.Namespace(batch=2, frames=5, decoder_of=None, latent_noise=0.1, squared=5.0)
+        arguments.reading, arguments.place_reading, arguments.group = *weights, TrainingGroup()
+        torch.manual_seed(1)
+        loss = train_video_vae.make_loss(copy.deepcopy(network), pool, arguments, heads)
+        found.append(float(loss().detach()))
+    plain, named, placed, twice = found
+    assert named - plain > 1.0, "names that nobody has learned"
+    assert placed - named > 0.05 and twice - named == pytest.approx(2 * (placed - named), rel=0.01)
+
+
+def test_half_of_a_batch_is_drawn_by_a_network():
+    """Each clip with the tokens of its own caption, in the place of the first half's latents."""
+    torch.manual_seed(0)
+    network = video_vae.VideoAutoencoder().requires_grad_(False)
+    clips = torch.arange(4).mul(60).byte().view(4, 1, 1, 1, 1).expand(4, 5, 3, 16, 16).contiguous()
+    tokens = torch.arange(4, dtype=torch.int16).view(4, 1, 1).expand(4, 1, 77)
+    arguments = argparse.Namespace(batch=4, frames=5, decoder_of="file", latent_noise=0.0, squared=5.0, reading=0.0)
+    seen = []
+
+    def redraw(change):
+        def drawn(latents, rows):
+            every = network.normalise(network.raw(video_vae.to_clips(clips)))  # not rounded to float8, as these are
+            assert torch.equal(torch.cdist(latents.flatten(1), every.flatten(1)).argmin(1), rows[:, 0].long())
+            seen.append(rows.shape)
+            return change(latents)
+
+        return drawn
+
+    losses = []
+    for how in (None, redraw(lambda x: x), redraw(lambda x: x + 5)):
+        torch.manual_seed(2)
+        pool = train_video_vae.Pool(clips, tokens)
+        losses.append(float(train_video_vae.make_loss(network, pool, arguments, None, how)().detach()))
+    assert seen == [(2, 77)] * 2
+    assert losses[1] == pytest.approx(losses[0], rel=1e-3) and abs(losses[2] - losses[0]) > 0.01 * losses[0]
 
 
 def test_cuts_are_runs_of_frames():
@@ -186,11 +242,19 @@ def test_fused_norms_are_the_same_autoencoder(random_autoencoder, traced):
         torch.testing.assert_close(other, found[0], rtol=1e-4, atol=1e-4)
 
 
-def test_a_compiled_encoder_makes_the_same_latents(random_autoencoder, traced):
+def test_a_compiled_encoder_makes_the_same_latents(random_autoencoder, monkeypatch):
+    shapes = []
+
+    def compiling(function, **how):
+        return lambda x, *others: shapes.append(x.shape[0]) or function(x, *others)
+
+    monkeypatch.setattr(torch, "compile", compiling)
     frames = torch.rand(3, 5, 3, 32, 32, generator=torch.Generator().manual_seed(3))
     expected = video_vae.encode_clips(random_autoencoder, frames)
     compiled = copy.deepcopy(random_autoencoder)
     video_vae.fuse_norms(compiled.vae.encoder, always=True)
-    found = video_vae.encode_clips(compiled, frames, part=2, alike=True)
+    found = video_vae.encode_clips(compiled, frames, part=2)
+    middle = len(shapes) // 2
+    assert middle > 20 and shapes[:middle] == shapes[middle:], "also of the last clip, which is alone"
     assert found.shape == expected.shape
     torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-3 * float(expected.float().std()))
